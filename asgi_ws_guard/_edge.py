@@ -1,0 +1,71 @@
+"""
+The outer edge: which exceptions end at the guard when they leave a handler (G8).
+
+Only after the end, and only errors that say nothing but "the connection is gone": ours, the servers' own, and those
+of the frameworks, which are looked up in `sys.modules` and never imported. Cancellation is never touched.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from typing import Any, cast
+
+from ._exceptions import ConnectionClosed
+from ._servers import server_says_gone
+
+_FRAMEWORK_ERRORS = (
+    ("starlette.websockets", "WebSocketDisconnect"),
+    ("starlette.websockets", "WebSocketDisconnected"),
+    ("litestar.exceptions", "WebSocketDisconnect"),
+    ("falcon", "WebSocketDisconnected"),
+    ("blacksheep.server.websocket", "WebSocketDisconnectError"),
+)
+"""Modules and names of the types by which frameworks say that the connection is gone (versions in FIELD tests)."""
+
+
+def is_disconnect(error: BaseException | None) -> bool:
+    """
+    Tell whether *error* says nothing but that a connection is gone.
+
+    Args:
+        error: What left a handler or a task, None when nothing did.
+
+    Returns:
+        True for a disconnect error, and for an exception group that holds nothing else at any depth.
+    """
+    if error is None:
+        return False
+    if isinstance(error, _group_types()):
+        return all(map(is_disconnect, cast(Any, error).exceptions))
+    return isinstance(error, (ConnectionClosed, *_framework_types())) or server_says_gone(error)
+
+
+def without_disconnects(error: BaseException) -> BaseException | None:
+    """
+    Take the disconnect errors out of what left a handler.
+
+    Args:
+        error: The exception; a group is split, its traceback, cause and notes stay.
+
+    Returns:
+        None when nothing is left; *error* itself when it holds no disconnect error; else a group of the others.
+    """
+    if is_disconnect(error):
+        return None
+    if not isinstance(error, _group_types()):
+        return error
+    disconnects, others = cast(Any, error).split(is_disconnect)
+    return error if disconnects is None else cast(BaseException, others)
+
+
+def _framework_types() -> tuple[type[BaseException], ...]:
+    found = (getattr(sys.modules.get(module), name, None) for module, name in _FRAMEWORK_ERRORS)
+    return tuple(kind for kind in found if isinstance(kind, type) and issubclass(kind, BaseException))
+
+
+def _group_types() -> tuple[type[BaseException], ...]:
+    """Give the group type of the interpreter; on 3.10 that of the PyPI package, if anybody has imported it."""
+    native = getattr(builtins, "BaseExceptionGroup", None)
+    kind = native or getattr(sys.modules.get("exceptiongroup"), "BaseExceptionGroup", None)
+    return () if kind is None else (kind,)

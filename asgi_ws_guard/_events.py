@@ -1,0 +1,297 @@
+"""
+The facts that the core reports: one frozen class each, named in the past tense.
+
+A connection tells `Opened`, then `Accepted`, then `Ended` at the first of: the client disconnected, the
+application closed, the handshake was denied, the transport failed. When its handler is done it tells
+exactly one terminal event, `Rejected` (the application denied), `Abandoned` (the client left during the
+handshake) or `Closed` (after `Accepted`), and nothing of the connection follows. `Leaked` is no part of
+that story: it accuses an application that still sends to a connection whose story is over.
+
+No event holds a payload. What must not reach a log (query string, headers) is hidden from `repr`.
+Times are seconds of the event loop's clock, for differences only. Every module but the vocabulary may
+import this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ._close import CloseStatus, Initiator, _Word
+
+
+class DropReason(_Word):
+    """Why a late send was dropped."""
+
+    CLIENT_DISCONNECTED = "client_disconnected"
+    APP_CLOSED = "app_closed"
+    DENIED = "denied"
+    HANDLER_DONE = "handler_done"
+    TRANSPORT_LOST = "transport_lost"
+    GUARD_CLOSED = "guard_closed"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """
+    What the client asked for: the scope of the opening handshake, frozen.
+
+    Attributes:
+        path: Decoded path, may hold control characters.
+        query_string: Raw query string, often with tokens in it; hidden from `repr`.
+        headers: Pairs of lower-case name and value; hidden from `repr`.
+        client: Address and port of the peer, None when the server does not tell.
+        server: Address and port that was connected to, None when the server does not tell.
+        scheme: ``"ws"`` or ``"wss"``.
+        http_version: ``"1.1"`` or ``"2"``.
+        subprotocols: What the client offered, in its order.
+        can_deny: Whether the server offers the denial response extension.
+    """
+
+    path: str
+    query_string: bytes = field(repr=False)
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    scheme: str
+    http_version: str
+    subprotocols: tuple[str, ...]
+    can_deny: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """
+    What became of every message (G13).
+
+    `attempted` counts all calls of the application's `send`; the other four are its only outcomes.
+
+    Attributes:
+        received: Messages (`websocket.receive`) that the server delivered.
+        sent: Messages (`websocket.send`) that the server took; a part of `forwarded`.
+        forwarded: Messages of any type that the server took.
+        failed: Messages during which the server raised, or the send was cancelled or timed out.
+        refused: Messages that were a `ProtocolError`.
+        dropped: dict: `DropReason` value -> number of messages.
+    """
+
+    received: int = 0
+    sent: int = 0
+    forwarded: int = 0
+    failed: int = 0
+    refused: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def dropped_total(self) -> int:
+        """Number of messages that were dropped, for whatever reason."""
+        return sum(self.dropped.values())
+
+    @property
+    def attempted(self) -> int:
+        """Number of messages that the application gave to `send`."""
+        return self.forwarded + self.failed + self.refused + self.dropped_total
+
+    def __add__(self, other: Books) -> Books:
+        reasons = {**self.dropped, **other.dropped}
+        return Books(
+            received=self.received + other.received,
+            sent=self.sent + other.sent,
+            forwarded=self.forwarded + other.forwarded,
+            failed=self.failed + other.failed,
+            refused=self.refused + other.refused,
+            dropped={reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0) for reason in reasons},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """A line of the application: file, line, function."""
+
+    file: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    A fact about one connection.
+
+    Attributes:
+        connection_id: 16 hexadecimal digits, unique among live connections.
+        at_s: When, in seconds of the event loop's clock.
+    """
+
+    connection_id: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Event):
+    """The server handed a connection over; the opening handshake has begun."""
+
+    handshake: Handshake
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Event):
+    """The application accepted the handshake."""
+
+    subprotocol: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """The connection has ended; its handler may still be running."""
+
+    code: int | None
+    reason: str = field(repr=False)
+    initiator: Initiator
+    status: CloseStatus
+
+
+@dataclass(frozen=True, slots=True)
+class LateSend(Event):
+    """The first message that the application sent after the end (G1)."""
+
+    message_type: str
+    reason: DropReason
+    site: CallSite | None
+
+
+@dataclass(frozen=True, slots=True)
+class Violated(Event):
+    """The application or the server broke the protocol; a `ProtocolError` was raised (G7)."""
+
+    state: str
+    message_type: str | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAdjusted(Event):
+    """A close that could not go out as the application asked was made legal (G12)."""
+
+    asked_code: int
+    code: int
+    reason_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendTimedOut(Event):
+    """The peer did not take a message in time; the guard ended the connection."""
+
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAheadFull(Event):
+    """The application reads nothing and the bound is reached: the guard is blind beyond it (G5)."""
+
+    messages: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerStopped(Event):
+    """A handler that went on after the end was stopped (G4)."""
+
+    how: Literal["raised", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyApplied(Event):
+    """A policy answered with anything but `Allow`."""
+
+    policy: str
+    decision: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived(Event):
+    """A message was delivered to the application. Only for observers that ask for messages."""
+
+    kind: Literal["text", "binary"]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSent(Event):
+    """The server took a message. Only for observers that ask for messages."""
+
+    kind: Literal["text", "binary"]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal(Event):
+    """
+    The last fact about a connection: its handler is done.
+
+    Attributes:
+        path: Decoded path of the handshake, may hold control characters.
+        code: Close code of the end; None when there was none.
+        reason: Close reason of the end, foreign text; hidden from `repr`.
+        initiator: Who ended the connection.
+        status: The class of the end.
+        handshake_s: Seconds from `Opened` to the answer, or to the end when there was no answer.
+        duration_s: Seconds from `Accepted` to the end; 0 when it was not accepted.
+        lingered_s: Seconds that the handler went on after the end.
+        error_type: Qualified name of the exception that left the handler, None when none did.
+        books: What became of every message.
+    """
+
+    path: str
+    code: int | None
+    reason: str = field(repr=False)
+    initiator: Initiator
+    status: CloseStatus
+    handshake_s: float
+    duration_s: float
+    lingered_s: float
+    error_type: str | None
+    books: Books
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected(Terminal):
+    """The application denied the handshake, or ended without answering it."""
+
+    response_status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned(Terminal):
+    """The client left during the opening handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Terminal):
+    """An accepted connection is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaked(Event):
+    """
+    The first message to a connection whose handler was already done.
+
+    Something in the application still holds the connection: usually a room or a set from which it
+    was never removed.
+    """
+
+    message_type: str
+    reason: DropReason
+    site: CallSite | None
+
+
+@dataclass(frozen=True, slots=True)
+class ObserverFailed(Event):
+    """An observer raised; it was contained. Told once per observer and connection."""
+
+    observer: str
+    error_type: str
+    event: str

@@ -1,0 +1,187 @@
+"""
+Drop, then stop: what happens to those who go on after the end of one connection (G1, G3, G4).
+
+One object per connection, made at its end. It decides by who is calling and by how long ago the end was. It counts and
+reports nothing: that is the session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+from ._loops import AsyncioLoop, Timer, TrioLoop
+from ._senders import Senders
+
+CALLS_PER_TURN = 10
+"""Late calls in one turn of the loop before one yields: more than a clean-up makes, few enough to starve nobody."""
+LOOP_CALLS = 3
+"""Late calls that show a loop rather than a clean-up."""
+CANCEL_AGAIN_S = 1.0
+"""Seconds between two cancellations of a handler that swallows them (`asyncio.wait_for` does, up to 3.11)."""
+
+Answer = Literal["drop", "raise"]
+
+
+class Linger:
+    """Everybody who goes on after the end of one connection."""
+
+    __slots__ = (
+        "_calls_in_turn",
+        "_cancels",
+        "_linger_s",
+        "_loop",
+        "_own_calls",
+        "_raised_at_s",
+        "_report",
+        "_task",
+        "_timers",
+        "_until_s",
+    )
+
+    def __init__(
+        self,
+        loop: AsyncioLoop | TrioLoop,
+        task: object | None,
+        *,
+        linger_s: float,
+        ended_at_s: float,
+        report: Callable[[Literal["raised", "cancelled"]], None],
+    ) -> None:
+        """
+        Begin to linger.
+
+        Args:
+            loop: The connection's loop.
+            task: The task that runs the handler, None when the handler is done.
+            linger_s: Seconds in which late calls are quiet.
+            ended_at_s: Time of the end.
+            report: Called whenever the handler is stopped in a new way.
+        """
+        self._loop = loop
+        self._task = task
+        self._linger_s = linger_s
+        self._until_s = ended_at_s + linger_s
+        self._report = report
+        self._calls_in_turn = 0
+        self._own_calls = 0
+        self._cancels = 0
+        self._raised_at_s: float | None = None
+        self._timers: list[Timer] = []
+
+    def late_send(self, is_child: bool, senders: Senders, connection_id: str) -> Answer:
+        """
+        Decide about a late send of the running task.
+
+        Args:
+            is_child: Whether the task inherited the connection's context variable.
+            senders: What is known of created tasks.
+            connection_id: The connection.
+
+        Returns:
+            What to do with it.
+        """
+        lingered = self._loop.time() >= self._until_s
+        task = self._loop.current_task()
+        if task is not None and task is self._task:
+            self._own_calls += 1
+            return self._stop_own() if lingered else "drop"
+        if is_child and isinstance(task, asyncio.Task):
+            return "raise" if senders.may_stop(task, connection_id, lingered=lingered) else "drop"
+        return "drop"
+
+    def late_receive(self, is_child: bool) -> Answer:
+        """
+        Decide about a `receive` that gives the disconnect once more.
+
+        Args:
+            is_child: Whether the task inherited the connection's context variable.
+
+        Returns:
+            "raise" for a handler, or a task of it, that spins on the disconnect although the time is over.
+        """
+        task = self._loop.current_task()
+        is_own = task is not None and task is self._task
+        if not (is_own or is_child):
+            return "drop"
+        self._own_calls += 1
+        if self._loop.time() < self._until_s or self._own_calls <= LOOP_CALLS:
+            return "drop"
+        return self._stop_own() if is_own else "raise"
+
+    async def yield_if_tight(self) -> None:
+        """Let the loop go round when many late calls came without a turn of it, else return without suspending."""
+        self._calls_in_turn += 1
+        if self._calls_in_turn == 1:
+            self._loop.soon(self._new_turn)
+        if self._calls_in_turn >= CALLS_PER_TURN:
+            self._calls_in_turn = 0
+            await self._loop.turn()
+
+    def cancel_in(self, delay_s: float, *, only_loops: bool) -> None:
+        """
+        Cancel the handler if it still runs in *delay_s* seconds, and again for as long as it swallows that.
+
+        Args:
+            delay_s: Seconds from now.
+            only_loops: Spare a handler that has made fewer than `LOOP_CALLS` late calls.
+        """
+        timer = self._loop.later(delay_s, lambda: self._cancel(only_loops))
+        if timer is not None:
+            self._timers.append(timer)
+
+    def handler_done(self) -> int:
+        """
+        Stop everything: the handler is done.
+
+        Returns:
+            How many times the handler was cancelled by the guard.
+        """
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._task = None
+        return self._cancels
+
+    def _stop_own(self) -> Answer:
+        now = self._loop.time()
+        if self._raised_at_s is None:
+            self._raised_at_s = now
+            self._report("raised")
+            self.cancel_in(self._linger_s, only_loops=True)
+        elif now >= self._raised_at_s + self._linger_s and not self._cancels:
+            self._cancel(only_loops=True)
+        return "raise"
+
+    def _cancel(self, only_loops: bool) -> None:
+        if not isinstance(self._task, asyncio.Task) or (only_loops and self._own_calls < LOOP_CALLS):
+            return
+        self._cancels += 1
+        if self._cancels == 1:
+            self._report("cancelled")
+        self._task.cancel()
+        self.cancel_in(max(self._linger_s, CANCEL_AGAIN_S), only_loops=False)
+
+    def _new_turn(self) -> None:
+        self._calls_in_turn = 0
+
+
+def absorb_cancels(count: int) -> bool:
+    """
+    Take back the guard's own cancellations of the running task.
+
+    Args:
+        count: How many times the guard cancelled it.
+
+    Returns:
+        Whether somebody else cancelled it too, so that the cancellation must go on. Python 3.10 keeps no count: there
+        the two cannot be told apart, and the answer is False.
+    """
+    left = 0
+    task = asyncio.current_task()
+    if task is not None and sys.version_info >= (3, 11):
+        for _ in range(count):
+            left = task.uncancel()
+    return left > 0

@@ -1,0 +1,222 @@
+"""
+What the guard needs of an event loop, for asyncio (uvloop too) and, as far as it goes, for trio.
+
+Under trio (hypercorn's trio worker) there are events and turns, but no timers, no tasks of the guard's own and no
+reading by hand: what needs those is missing there (G14). No other module asks which loop it runs on. trio is never
+imported: where it runs, it is in `sys.modules`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
+from typing import Any, Protocol
+
+
+class Flag(Protocol):
+    """An event that tasks wait for: `asyncio.Event` and `trio.Event` have this in common."""
+
+    def set(self) -> object:
+        """Wake everybody who waits, now and later."""
+
+    def is_set(self) -> bool:
+        """Tell whether it was set."""
+
+    async def wait(self) -> object:
+        """Wait until it is set."""
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Forget the call."""
+
+
+class Loop(Protocol):
+    """
+    An event loop, seen from one connection.
+
+    Attributes:
+        has_tasks: Whether the guard may have timers and tasks of its own here.
+    """
+
+    has_tasks: bool
+
+    def time(self) -> float:
+        """Give the time in seconds, for differences only."""
+
+    def flag(self) -> Flag:
+        """Make an event."""
+
+    async def turn(self) -> None:
+        """Let the loop go round once."""
+
+    def current_task(self) -> object | None:
+        """Give the running task, None outside of tasks."""
+
+    def soon(self, call: Callable[[], object]) -> bool:
+        """Call in the loop's next turn; False where there are no timers."""
+
+    def later(self, delay_s: float, call: Callable[[], object]) -> Timer | None:
+        """Call in *delay_s* seconds in an empty context; None where there are no timers."""
+
+
+class AsyncioLoop:
+    """The running asyncio loop."""
+
+    __slots__ = ("_loop", "time")
+    has_tasks = True
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.time = loop.time
+
+    def flag(self) -> Flag:
+        """Make an event."""
+        return asyncio.Event()
+
+    async def turn(self) -> None:
+        """Let the loop go round once."""
+        await asyncio.sleep(0)
+
+    def current_task(self) -> object | None:
+        """Give the running task, None outside of tasks."""
+        return asyncio.current_task()
+
+    def soon(self, call: Callable[[], object]) -> bool:
+        """Call in the loop's next turn."""
+        self._loop.call_soon(call, context=Context())
+        return True
+
+    def later(self, delay_s: float, call: Callable[[], object]) -> Timer | None:
+        """Call in *delay_s* seconds, in an empty context: a timer must not keep a connection's variables alive."""
+        return self._loop.call_later(delay_s, call, context=Context())
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task in an empty context, so that it never counts as a handler's child."""
+        return Context().run(self._loop.create_task, work)
+
+
+class TrioLoop:
+    """The running trio loop."""
+
+    __slots__ = ("_trio",)
+    has_tasks = False
+
+    def __init__(self, trio: Any) -> None:
+        self._trio = trio
+
+    def time(self) -> float:
+        """Give the time in seconds, for differences only."""
+        return float(self._trio.current_time())
+
+    def flag(self) -> Flag:
+        """Make an event."""
+        event: Flag = self._trio.Event()
+        return event
+
+    async def turn(self) -> None:
+        """Let the loop go round once."""
+        await self._trio.lowlevel.checkpoint()
+
+    def current_task(self) -> object | None:
+        """Give the running task."""
+        task: object = self._trio.lowlevel.current_task()
+        return task
+
+    def soon(self, call: Callable[[], object]) -> bool:
+        """Do nothing: there are no timers here."""
+        return False
+
+    def later(self, delay_s: float, call: Callable[[], object]) -> Timer | None:
+        """Do nothing: there are no timers here."""
+        return None
+
+
+def running_loop() -> AsyncioLoop | TrioLoop:
+    """
+    Give the loop that runs the caller.
+
+    Raises:
+        RuntimeError: Neither asyncio nor trio runs the caller.
+    """
+    try:
+        return AsyncioLoop(asyncio.get_running_loop())
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        if trio is None:
+            raise
+        return TrioLoop(trio)
+
+
+def cancelled_from_outside() -> bool:
+    """
+    Tell whether somebody has asked to cancel the running task, and nobody has taken that back.
+
+    Python 3.10 keeps no count of requests: there the answer is always False.
+    """
+    task = asyncio.current_task()
+    return sys.version_info >= (3, 11) and task is not None and task.cancelling() > 0
+
+
+def parked_on(awaitable: Awaitable[Any] | None) -> asyncio.Future[Any] | None:
+    """
+    Find the future that a suspended awaitable waits for in the end.
+
+    Cancelling that future wakes its task with a `CancelledError` that no `Task.cancel` stands behind. A coroutine
+    names what it awaits; CPython's C iterators (of a future, of an asynchronous generator) do so only to the
+    garbage collector.
+
+    Args:
+        awaitable: What a task awaits, usually a server's `receive` coroutine.
+
+    Returns:
+        The future, or None when it is not to be found (a finished coroutine, another event loop).
+    """
+    current: Any = awaitable
+    for _ in range(100):
+        if current is None or isinstance(current, asyncio.Future):
+            return current
+        following = _awaited_by(current)
+        if following is None:
+            candidates = gc.get_referents(current)
+            following = next((one for one in candidates if isinstance(one, asyncio.Future) or _awaits(one)), None)
+        current = following
+    return None
+
+
+def step(awaitable: Awaitable[Any]) -> tuple[bool, Any]:
+    """
+    Run an awaitable by hand for as long as it does not suspend, and give it up when it does.
+
+    Args:
+        awaitable: A coroutine of a server that keeps its messages when it is cancelled.
+
+    Returns:
+        Whether it finished, and its result.
+    """
+    iterator = awaitable.__await__()
+    try:
+        next(iterator)
+    except StopIteration as stop:
+        return True, stop.value
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
+    return False, None
+
+
+def _awaits(value: object) -> bool:
+    return any(hasattr(value, name) for name in ("cr_await", "gi_yieldfrom", "ag_await"))
+
+
+def _awaited_by(value: object) -> Any:
+    for name in ("cr_await", "gi_yieldfrom", "ag_await"):
+        following = getattr(value, name, None)
+        if following is not None:
+            return following
+    return None

@@ -1,0 +1,138 @@
+"""
+The options of the guard, checked when it is built and never later.
+
+A wrong value raises `ConfigurationError`, which names the option, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ._close import may_send
+from ._exceptions import ConfigurationError
+from ._plugin import MessagePolicy, Observer, Policy
+
+LateSends = Literal["drop", "raise"]
+Adapter = Callable[[], object]
+"""Makes one framework's own object hand late messages down to the guard; called once, when a guard is built."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a guard was built with; `WebSocketGuardMiddleware` describes each."""
+
+    late_sends: LateSends
+    linger_s: float
+    cancel_after_s: float | None
+    watch: bool
+    send_timeout_s: float | None
+    close_on_return: int | None
+    close_on_error: int | None
+    policies: tuple[Policy, ...]
+    message_policies: tuple[MessagePolicy, ...]
+
+
+def check_options(
+    *,
+    late_sends: object,
+    linger_s: object,
+    cancel_after_s: object,
+    watch: object,
+    send_timeout_s: object,
+    close_codes: tuple[object, object],
+    policies: object,
+) -> Options:
+    """
+    Check every option but the observers.
+
+    Returns:
+        The options, frozen.
+
+    Raises:
+        ConfigurationError: One of them is not allowed.
+    """
+    if late_sends not in ("drop", "raise"):
+        raise ConfigurationError("late_sends", late_sends, "'drop' or 'raise'")
+    if not isinstance(watch, bool):
+        raise ConfigurationError("watch", watch, "True or False")
+    linger = _seconds("linger_s", linger_s, zero=True)
+    if linger is None:
+        raise ConfigurationError("linger_s", linger_s, "a number of seconds, 0 or more")
+    on_return, on_error = close_codes
+    asked = _policies(policies)
+    return Options(
+        late_sends=late_sends,
+        linger_s=linger,
+        cancel_after_s=_seconds("cancel_after_s", cancel_after_s, zero=True),
+        watch=watch,
+        send_timeout_s=_seconds("send_timeout_s", send_timeout_s, zero=False),
+        close_on_return=_code("close_on_return", on_return),
+        close_on_error=_code("close_on_error", on_error),
+        policies=tuple(policy for policy in asked if hasattr(policy, "admit")),
+        message_policies=tuple(policy for policy in asked if isinstance(policy, MessagePolicy)),
+    )
+
+
+def check_observers(observers: object) -> tuple[Observer, ...]:
+    """
+    Check the observers.
+
+    Raises:
+        ConfigurationError: It is not an iterable of callables that take one event.
+    """
+    if not isinstance(observers, Iterable) or isinstance(observers, str | bytes):
+        raise ConfigurationError("observers", observers, "an iterable of callables, or None")
+    heard = tuple(observers)
+    for observer in heard:
+        if not callable(observer) or isinstance(observer, type):
+            raise ConfigurationError("observers", observer, "callables that take one event")
+    return heard
+
+
+def check_adapters(adapters: object) -> tuple[Adapter, ...]:
+    """
+    Check the adapters.
+
+    Returns:
+        The adapters to apply; for "auto" those that belong to the frameworks that are imported.
+
+    Raises:
+        ConfigurationError: It is neither "auto" nor a sequence of callables.
+    """
+    if adapters == "auto":
+        return ()
+    if not isinstance(adapters, Sequence) or isinstance(adapters, str) or not all(map(callable, adapters)):
+        raise ConfigurationError("adapters", adapters, "'auto' or a sequence of callables without arguments")
+    return tuple(adapters)
+
+
+def _policies(policies: object) -> tuple[Policy, ...]:
+    if not isinstance(policies, Iterable) or isinstance(policies, str | bytes):
+        raise ConfigurationError("policies", policies, "an iterable of policies")
+    asked = tuple(policies)
+    for policy in asked:
+        if isinstance(policy, type) or not (hasattr(policy, "admit") or isinstance(policy, MessagePolicy)):
+            raise ConfigurationError("policies", policy, "objects with a method 'admit' or 'message'")
+    return asked
+
+
+def _seconds(option: str, value: object, *, zero: bool) -> float | None:
+    if value is None:
+        return None
+    allowed = f"a number of seconds, {'0 or more' if zero else 'more than 0'}, or None"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(option, value, allowed)
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ConfigurationError(option, value, allowed)
+    return float(value)
+
+
+def _code(option: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not may_send(value):
+        raise ConfigurationError(option, value, "a close code that may be sent (1000 to 1014, 3000 to 4999), or None")
+    return int(value)

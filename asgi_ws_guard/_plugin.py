@@ -1,0 +1,123 @@
+"""
+The seam: all that a plugin may know of the guard.
+
+An observer hears: it is called with every event and cannot change anything. A policy is asked: it answers with a
+decision, and the session acts on it. Plugins import this module, the events and the vocabulary, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from ._close import CloseCode, CloseStatus
+from ._events import Event, Handshake
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """
+    Hears every event, in order, on the event loop's thread.
+
+    Any callable will do. One that has a true attribute ``wants_messages`` also hears `MessageReceived` and
+    `MessageSent`, which costs every message of every connection a slower path.
+    """
+
+    def __call__(self, event: Event, /) -> None:
+        """
+        Hear one event.
+
+        An exception is contained, counted and reported once per observer and connection. The call must not block.
+
+        Args:
+            event: Any event; unknown classes are to be ignored, new ones may come.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Let it pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """
+    Deny the opening handshake, with an HTTP answer where the server can send one, else with 403.
+
+    Attributes:
+        status: HTTP status, 400 to 599.
+        body: Body of the answer; nothing secret, it goes to a stranger.
+        headers: Pairs of lower-case name and value, beside ``content-length``.
+        end: The class of the end, for telemetry.
+        reason: One word for logs and metrics, from a finite set.
+    """
+
+    status: int = 403
+    body: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"text/plain; charset=utf-8"),)
+    end: CloseStatus = CloseStatus.DENIED
+    reason: str = "denied"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Drop one message; it is counted as dropped with the reason ``policy`` when the application sent it."""
+
+    reason: str = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """
+    Close the connection.
+
+    Attributes:
+        code: Close code that may be sent.
+        reason: Close reason, at most 123 bytes of UTF-8 go out.
+        end: The class of the end, for telemetry.
+    """
+
+    code: int = int(CloseCode.POLICY_VIOLATION)
+    reason: str = ""
+    end: CloseStatus = CloseStatus.RATE_LIMITED
+
+
+Decision = Allow | Deny | Drop | Close
+
+
+class Policy(Protocol):
+    """Decides who may come in. A policy that raises denies, and is reported as denying."""
+
+    def admit(self, handshake: Handshake) -> Allow | Deny | Awaitable[Allow | Deny]:
+        """
+        Answer an opening handshake, before the application hears of it.
+
+        Args:
+            handshake: What the client asked for.
+
+        Returns:
+            The decision, or an awaitable of it.
+        """
+
+
+@runtime_checkable
+class MessagePolicy(Protocol):
+    """A policy that is also asked for every message; it costs every message a slower path."""
+
+    def message(self, connection_id: str, direction: Literal["received", "sent"], size: int) -> Allow | Drop | Close:
+        """
+        Answer one message, before it is delivered or forwarded.
+
+        Args:
+            connection_id: The connection it belongs to.
+            direction: ``"received"`` from the client or ``"sent"`` by the application.
+            size: Length of the payload, in bytes of UTF-8 for text.
+
+        Returns:
+            The decision, at once: a message never waits for a policy.
+        """
+
+
+ALLOW = Allow()
+"""The one answer that most policies give most of the time."""

@@ -1,0 +1,273 @@
+"""
+The receiving side of one guarded connection: what the application's `receive` gives (G3, G5, G11).
+
+While the connection is open and the application reads, the path reads from the server directly. This module takes
+over for everything else: a second reader, reading ahead, the disconnect that every further `receive` gives again, and
+the reader that must be woken although its server never will.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ._loops import cancelled_from_outside, parked_on, step
+from ._reader import MAX_MESSAGES, Reader
+from ._servers import peer_lost
+from ._types import Message, Receive
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+DRAIN_S = 1.0
+"""Seconds after the end in which the server may still deliver what had arrived, and its own disconnect. uvicorn and
+granian do so at once, hypercorn and daphne when the peer answers the close, or never."""
+IDLE_LOOKS = 2
+"""Looks without a pending `receive` after which reading ahead starts."""
+
+
+class Receiving:
+    """The receiving side of one connection."""
+
+    __slots__ = (
+        "_disconnect",
+        "_given",
+        "_interrupted",
+        "_looks",
+        "_never_direct",
+        "_reader",
+        "_seen",
+        "_session",
+        "read",
+    )
+
+    def __init__(self, session: Session, read: Receive, *, never_direct: bool) -> None:
+        """
+        Make the receiving side of a connection.
+
+        Args:
+            session: The connection's session.
+            read: The server's `receive`.
+            never_direct: Never let the application's own task wait in the server's `receive`.
+        """
+        self._session = session
+        self.read = read
+        self._never_direct = never_direct
+        self._reader: Reader | None = None
+        self._disconnect: Message | None = None
+        self._given = 0
+        self._interrupted = False
+        self._looks = 0
+        self._seen = 0
+
+    @property
+    def reader(self) -> Reader:
+        """The reader, made when it is first needed: most connections never do."""
+        if self._reader is None:
+            self._reader = Reader(self, self._session.loop, self.read, never_direct=self._never_direct)
+        return self._reader
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server has nothing more to say."""
+        return self._session.connection.disconnect_read or self._session.connection.finished
+
+    async def receive(self) -> Message:
+        """Give the next message while the path may not read."""
+        while True:
+            waiting = self.reader.take()
+            if waiting is not None:
+                return waiting
+            session = self._session
+            if session.connection.ended is not None:
+                return await self._after_end()
+            if session.path.reading is not None:
+                session.path.ask_about_receives()
+            elif not self.reader.running and not (self._never_direct and self.reader.start()):
+                session.path.unblock_reads()
+                return await session.path.receive()
+            await self.reader.wait()
+
+    async def arrived(self, message: Message) -> Message:
+        """
+        Take a message that the application's own task read, and that is special.
+
+        Args:
+            message: The server's message.
+
+        Returns:
+            What the application receives.
+
+        Raises:
+            ProtocolError: The server's message is malformed.
+        """
+        self._wake()
+        taken = await self.pumped(message)
+        if taken is not None:
+            self._session.open_path()
+            return taken
+        return await self.receive()
+
+    async def pumped(self, message: Message) -> Message | None:
+        """
+        Take in a message of the server.
+
+        Args:
+            message: The server's message.
+
+        Returns:
+            The message for the application; None for a disconnect, which `receive` gives, and for a dropped one.
+
+        Raises:
+            ProtocolError: The server's message is malformed.
+        """
+        session = self._session
+        session.tell(session.connection.receive(message, session.loop.time()))
+        if message["type"] == "websocket.disconnect":
+            self._disconnected(message)
+            return None
+        if message["type"] == "websocket.receive" and not await session.sending.may_deliver(message):
+            return None
+        return message
+
+    def pump_failed(self, error: Exception) -> None:
+        """
+        Take what the server's `receive` raised while the guard was reading.
+
+        Args:
+            error: The server's exception, or the `ProtocolError` about its message.
+        """
+        if peer_lost(error):
+            self._session.transport_lost()
+        else:
+            self.reader.put(error)
+
+    def read_failed(self, error: BaseException) -> Message:
+        """
+        Take what the server's `receive` raised in the application's own task.
+
+        Args:
+            error: The exception, or the cancellation by which the guard woke the task.
+
+        Returns:
+            The disconnect, when the error says no more than that.
+
+        Raises:
+            BaseException: The error, in all other cases.
+        """
+        self._wake()
+        interrupted, self._interrupted = self._interrupted, False
+        if interrupted and isinstance(error, asyncio.CancelledError) and not cancelled_from_outside():
+            return self._message()
+        if isinstance(error, Exception) and peer_lost(error):
+            self._session.transport_lost()
+            return self._message()
+        raise error
+
+    def ahead_full(self, messages: int, size: int) -> None:
+        """
+        Take note that reading ahead has reached its bound.
+
+        Args:
+            messages: Messages that wait.
+            size: Their payloads, in bytes or characters.
+        """
+        self._session.tell_ahead_full(messages, size)
+
+    def poll(self) -> None:
+        """Take in what the server has ready, without waiting: a disconnect may be among it."""
+        session = self._session
+        if not session.loop.has_tasks or self._never_direct or session.path.reading is not None or self._running():
+            return
+        for _ in range(MAX_MESSAGES):
+            if self.is_over:
+                return
+            try:
+                done, message = step(self.read())
+                if not done:
+                    return
+                session.tell(session.connection.receive(message, session.loop.time()))
+            except Exception as error:  # noqa: BLE001 - it is raised in the application's next receive
+                self.pump_failed(error)
+                return
+            if message["type"] == "websocket.disconnect":
+                self._disconnected(message)
+            else:
+                self.reader.put(message)
+
+    def look(self) -> None:
+        """Start to read ahead when nobody has received for a while; the watch calls it."""
+        session = self._session
+        seen = session.connection.received + session.path.received
+        if session.path.reading is not None or self._running() or seen != self._seen:
+            self._seen, self._looks = seen, 0
+            return
+        self._looks += 1
+        if self._looks >= IDLE_LOOKS:
+            session.path.block_reads()
+            self.reader.start()
+
+    def ended(self) -> None:
+        """Wake those who receive; one who waits in the server's own `receive` gets `DRAIN_S` to be woken by it."""
+        self._wake()
+        if self._session.path.reading is not None:
+            self._session.loop.later(DRAIN_S, self._interrupt)
+
+    async def stop(self) -> None:
+        """Make sure that no read of the guard is pending at the server."""
+        if self._reader is not None:
+            await self._reader.stop()
+
+    @property
+    def stop_before_close(self) -> bool:
+        """Whether a close deadlocks at the server while a read is pending there."""
+        return self._never_direct
+
+    def _disconnected(self, message: Message) -> None:
+        end = self._session.connection.ended
+        if end is not None and message.get("code") == end.code:
+            self._disconnect = message
+        self._session.has_ended()
+
+    async def _after_end(self) -> Message:
+        """Give what had arrived before the end, then the disconnect."""
+        session = self._session
+        await session.sending.close_gone_out()
+        while not session.connection.disconnect_read and session.loop.has_tasks:
+            end = session.connection.ended
+            left = 0.0 if end is None else end.at_s + DRAIN_S - session.loop.time()
+            if left <= 0 or (session.path.reading is None and not self.reader.start()):
+                break
+            timer = session.loop.later(left, self.reader.wake_all)
+            try:
+                await self.reader.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+            waiting = self.reader.take()
+            if waiting is not None:
+                return waiting
+        self._given += 1
+        if self._given > 1:
+            await session.sending.late_receive()
+        return self._message()
+
+    def _message(self) -> Message:
+        """Make the disconnect: the server's first one, or the code of the application when it closed first."""
+        end = self._session.connection.ended
+        code, reason = (1006, "") if end is None else (end.code, end.reason)
+        if self._disconnect is not None and self._disconnect.get("code") == code:
+            return dict(self._disconnect)
+        return {"type": "websocket.disconnect", "code": 1006 if code is None else code, "reason": reason}
+
+    def _interrupt(self) -> None:
+        """Wake the task that still waits in the server's `receive` although the connection has ended."""
+        future = parked_on(self._session.path.reading)
+        self._interrupted = future is not None and future.cancel()
+
+    def _running(self) -> bool:
+        return self._reader is not None and self._reader.running
+
+    def _wake(self) -> None:
+        if self._reader is not None:
+            self._reader.wake_all()

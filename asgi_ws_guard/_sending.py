@@ -1,0 +1,262 @@
+"""
+The sending side of one guarded connection: what becomes of the application's messages (G1, G2, G4, G6, G11, G12).
+
+The order of work for one message: policies answer; the state step commits and its events go out at once; the server is
+awaited; only then the message counts as forwarded. Nothing is sent to the server after a close.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ._callsite import call_site
+from ._close import CloseCode
+from ._connection import Verdict
+from ._deadline import SendTimedOutError
+from ._events import CloseAdjusted, DropReason, Event, HandlerStopped, LateSend, Leaked
+from ._exceptions import ConnectionClosed
+from ._handle import _current
+from ._linger import Linger
+from ._loops import Flag
+from ._servers import peer_lost, private_code, refuses_code
+from ._types import Message, Send
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+
+class Sending:
+    """The sending side of one connection."""
+
+    __slots__ = ("_closing", "_is_busy", "_linger", "_session", "_told_late", "_write")
+
+    def __init__(self, session: Session, write: Send) -> None:
+        """
+        Make the sending side of a connection.
+
+        Args:
+            session: The connection's session.
+            write: The server's `send`, with the deadline if there is one.
+        """
+        self._session = session
+        self._write = write
+        self._closing: Flag | None = None
+        self._linger: Linger | None = None
+        self._is_busy = False
+        self._told_late = False
+
+    async def send(self, message: Message) -> None:
+        """
+        Send what the path may not.
+
+        Args:
+            message: The application's message.
+
+        Raises:
+            ProtocolError: The message is not allowed.
+            ConnectionClosed: The connection has ended and the time for late sends is over.
+        """
+        session = self._session
+        session.see_sender()
+        step = session.connection.send(message, session.loop.time())
+        session.tell(step.events)
+        if step.error is not None:
+            raise step.error
+        if step.verdict is Verdict.DROP:
+            await self._late(message["type"])
+        elif message["type"] != "websocket.send" or await self._may_send(step.message):
+            await self._forward(step.message)
+
+    def send_failed(self, message: Message, error: BaseException) -> None:
+        """
+        Take what the server's `send` raised.
+
+        Args:
+            message: The message that was not, or not known to be, taken.
+            error: The server's exception, a cancellation, or the deadline's.
+
+        Raises:
+            BaseException: The error, unless it says no more than that the peer is gone.
+            ConnectionClosed: In its place, when late sends are to raise.
+        """
+        session = self._session
+        session.connection.failed += 1
+        if isinstance(error, SendTimedOutError):
+            session.send_timed_out()
+        elif isinstance(error, Exception) and peer_lost(error):
+            session.transport_lost()
+        else:
+            raise error
+        if session.options.late_sends == "raise":
+            raise self._closed() from error
+
+    async def granted(self) -> None:
+        """Count what went, and let the loop go round if it did not since the last time: no send may have suspended."""
+        session = self._session
+        session.connection.sent += session.path.take_sent()
+        if self._is_busy:
+            await session.loop.turn()
+            return
+        self._is_busy = session.loop.soon(self._turned)
+        if not self._is_busy:
+            await session.loop.turn()
+
+    async def close(self, code: int, reason: str, *, keep_errors: bool) -> None:
+        """
+        Send a close of the guard's own, after the connection's end was committed.
+
+        Args:
+            code: Close code that may be sent.
+            reason: Close reason, at most 123 bytes of UTF-8.
+            keep_errors: False when an exception of the application is on its way, which must not be replaced; daphne
+                then closes with 1011 by itself, which it would not send for us.
+
+        Raises:
+            Exception: What the server raised, unless it says that the peer is gone.
+        """
+        try:
+            await self._write_close({"type": "websocket.close", "code": code, "reason": reason}, translate=keep_errors)
+        except Exception as error:
+            if keep_errors and not peer_lost(error) and not isinstance(error, SendTimedOutError):
+                raise
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether a close is on its way to the server."""
+        return self._closing is not None
+
+    async def close_gone_out(self) -> None:
+        """Wait while a close is on its way: waking a reader now could cancel the sender halfway (Quart 0.22)."""
+        if self._closing is not None:
+            await self._closing.wait()
+
+    async def may_deliver(self, message: Message) -> bool:
+        """
+        Ask the message policies about a received message, and tell observers of it.
+
+        Args:
+            message: A `websocket.receive` of the server.
+
+        Returns:
+            Whether the application shall receive it.
+        """
+        return not self._session.asks_about_messages or await self._session.ask("received", message)
+
+    async def late_receive(self) -> None:
+        """
+        Bear one more `receive` after the disconnect was given.
+
+        Raises:
+            ConnectionClosed: The handler, or a task of it, spins on the disconnect and the time is over.
+        """
+        answer = self._lingering().late_receive(self._is_child())
+        await self._lingering().yield_if_tight()
+        if answer == "raise":
+            raise self._closed()
+
+    def ended(self) -> None:
+        """Begin to count the time that a handler may go on."""
+        cancel_after_s = self._session.options.cancel_after_s
+        if cancel_after_s is not None:
+            self._lingering().cancel_in(cancel_after_s, only_loops=False)
+
+    def handler_done(self) -> int:
+        """
+        Stop no handler any more.
+
+        Returns:
+            How many times the guard cancelled the handler.
+        """
+        return 0 if self._linger is None else self._linger.handler_done()
+
+    async def _may_send(self, message: Message) -> bool:
+        session = self._session
+        if not session.asks_about_messages or await session.ask("sent", message):
+            return True
+        session.drop(DropReason.POLICY)
+        return False
+
+    async def _forward(self, message: Message) -> None:
+        session = self._session
+        is_end = session.connection.ended is not None
+        try:
+            await (self._write_close(message, translate=True) if is_end else self._write(message))
+        except BaseException as error:  # noqa: BLE001 - it is raised again, or known to say "gone"
+            self.send_failed(message, error)
+            return
+        session.forwarded(message)
+        if message["type"] == "websocket.send" and session.path.spend():
+            await self.granted()
+
+    async def _write_close(self, message: Message, *, translate: bool) -> None:
+        """Send the last message, with no read pending where that deadlocks; nobody is woken before it is out."""
+        session = self._session
+        self._closing = session.loop.flag()
+        session.shut_path()
+        try:
+            if session.receiving.stop_before_close:
+                await session.receiving.stop()
+            try:
+                await self._write(message)
+            except Exception as error:
+                if not (translate and refuses_code(error)):
+                    raise
+                await self._write_private_close(message)
+        finally:
+            closing, self._closing = self._closing, None
+            closing.set()
+            session.has_ended()
+
+    async def _write_private_close(self, message: Message) -> None:
+        session = self._session
+        asked = int(message.get("code") or CloseCode.NORMAL_CLOSURE)
+        code = private_code(asked)
+        adjusted = CloseAdjusted(session.connection_id, session.loop.time(), asked, code, reason_cut=False)
+        session.tell((adjusted,))
+        await self._write({**message, "code": code})
+
+    async def _late(self, message_type: str) -> None:
+        session = self._session
+        end = session.connection.ended
+        assert end is not None  # noqa: S101 - only an ended connection drops
+        reason = end.because
+        session.drop(reason)
+        if not self._told_late:
+            self._told_late = True
+            kind = Leaked if session.connection.finished else LateSend
+            event: Event = kind(session.connection_id, session.loop.time(), message_type, reason, call_site())
+            session.tell((event,))
+        answer = session.options.late_sends
+        if answer == "drop":
+            answer = self._lingering().late_send(self._is_child(), session.senders, session.connection_id)
+        await self._lingering().yield_if_tight()
+        if answer == "raise":
+            raise self._closed()
+
+    def _lingering(self) -> Linger:
+        session = self._session
+        if self._linger is None:
+            end = session.connection.ended
+            self._linger = Linger(
+                session.loop,
+                session.task,
+                linger_s=session.options.linger_s,
+                ended_at_s=session.loop.time() if end is None else end.at_s,
+                report=self._stopped,
+            )
+        return self._linger
+
+    def _stopped(self, how: Literal["raised", "cancelled"]) -> None:
+        session = self._session
+        session.tell((HandlerStopped(session.connection_id, session.loop.time(), how),))
+
+    def _is_child(self) -> bool:
+        return _current.get(None) is self._session.handle
+
+    def _closed(self) -> ConnectionClosed:
+        end = self._session.connection.ended
+        assert end is not None  # noqa: S101 - only an ended connection refuses
+        return ConnectionClosed(end.code, end.reason, end.initiator)
+
+    def _turned(self) -> None:
+        self._is_busy = False

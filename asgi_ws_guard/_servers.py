@@ -1,0 +1,126 @@
+"""
+What each server does that the specification does not say: one table, by exception type and version (G2).
+
+Every row has an interop test of the same server (``tests/interop``). Exceptions are recognised by name, so that no
+server is ever imported. Nothing here is a guess: an exception without a row is a real error and goes on unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """
+    One way in which a server says in `send` or `receive` that the connection is gone.
+
+    Attributes:
+        server: Name of the server and its implementation.
+        versions: Versions in which it was seen.
+        exception: Module and qualified name of the exception's class, or of a base of it.
+        text: Pattern that its text must contain; None when the class alone says it.
+    """
+
+    server: str
+    versions: str
+    exception: str
+    text: re.Pattern[str] | None = None
+
+
+GONE: tuple[Gone, ...] = (
+    # ASGI WebSocket 2.4: "an OSError subclass"; uvicorn's ClientDisconnected and asyncio's ConnectionError are such.
+    Gone("any server of ASGI 2.4", "spec_version 2.4", "builtins.OSError"),
+    Gone(
+        "uvicorn websockets, sansio and wsproto",
+        "0.30 to 0.54",
+        "builtins.RuntimeError",
+        re.compile(r"^Unexpected ASGI message 'websocket\.(send|close)', after sending 'websocket\.close'"),
+    ),
+    Gone(
+        "hypercorn",
+        "0.17 to 0.18",
+        "hypercorn.utils.UnexpectedMessageError",
+        re.compile(r"ASGIWebsocketState\.(CLOSED|HTTPCLOSED)"),
+    ),
+    Gone("daphne", "4.1 to 4.2", "autobahn.exception.Disconnected"),
+    Gone(
+        "granian",
+        "2.0 to 2.8",
+        "builtins.RuntimeError",
+        re.compile(r"^ASGI flow error: (Transport|Connection) closed"),
+    ),
+)
+
+
+def peer_lost(error: BaseException) -> bool:
+    """
+    Tell whether a server raised *error* to say that the connection is gone.
+
+    Args:
+        error: What came out of the server's own `send` or `receive`.
+
+    Returns:
+        True when a row of `GONE` names its class and its text.
+    """
+    names = _names(type(error))
+    return any(row.exception in names and (row.text is None or row.text.search(str(error))) for row in GONE)
+
+
+def server_says_gone(error: BaseException) -> bool:
+    """
+    Tell whether *error*, met outside of a call to the server, can only be a server's word for a lost peer.
+
+    A plain `OSError` is not: an application that ends may well fail to open a file.
+
+    Args:
+        error: What left the application's handler.
+
+    Returns:
+        True when a row with a class of the server's own names it, or uvicorn's `ClientDisconnected`.
+    """
+    names = _names(type(error))
+    own = {row.exception for row in GONE if not row.exception.startswith("builtins.")}
+    return "uvicorn.protocols.utils.ClientDisconnected" in names or (bool(own & names) and peer_lost(error))
+
+
+def refuses_code(error: BaseException) -> bool:
+    """
+    Tell whether a server refused to send a close code that RFC 6455 allows.
+
+    daphne 4.2 (autobahn) sends 1000 and 3000 to 4999 only, and raises before it does anything.
+
+    Args:
+        error: What came out of the server's own `send` of a close.
+    """
+    return type(error) is Exception and str(error).startswith("invalid close code")
+
+
+def private_code(code: int) -> int:
+    """
+    Give the code that tells most to a client of a server that sends no registered code but 1000.
+
+    Args:
+        code: Registered close code, 1001 to 1014.
+
+    Returns:
+        The same number in the range for private use, 4001 to 4014: 1012 and 4012 both ask for another try, and
+        1000 would tell the client that all is well.
+    """
+    return 3000 + code
+
+
+def cancel_loses_messages() -> bool:
+    """
+    Tell whether this process runs on a server whose `receive` must not be cancelled.
+
+    granian 2.8 loses messages when a `receive` is cancelled, and deadlocks when a close is sent while one is pending.
+    The module is asked, not the callable, because other middleware may stand in between.
+    """
+    return "granian._granian" in sys.modules
+
+
+def _names(kind: type) -> set[str]:
+    return {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}

@@ -1,0 +1,380 @@
+"""
+One guarded connection: runs the handler between the two halves of the shell, and guarantees its end (G6, G8).
+
+It owns the core's `Connection` and all that belongs to one connection; nothing of it is shared. What is received is
+`_receiving.py`'s, what is sent `_sending.py`'s; here they meet, and here a connection starts and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+from ._admission import admit, judge, payload_size
+from ._close import CloseCode, CloseStatus, legal_reason
+from ._connection import Connection
+from ._deadline import with_deadline
+from ._edge import without_disconnects
+from ._events import (
+    Books,
+    DropReason,
+    Event,
+    Handshake,
+    MessageReceived,
+    MessageSent,
+    Opened,
+    PolicyApplied,
+    ReadAheadFull,
+    SendTimedOut,
+)
+from ._handle import ConnectionHandle, _current
+from ._linger import absorb_cancels
+from ._path import Path
+from ._plugin import Allow, Close, Deny
+from ._receiving import Receiving
+from ._scope import HANDLE_KEY, can_deny, handshake_of
+from ._sending import Sending
+from ._servers import cancel_loses_messages
+from ._state import State
+from ._types import ASGIApp, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from ._dispatch import Dispatch
+    from ._ledger import Ledger
+    from ._loops import AsyncioLoop, Flag, TrioLoop
+    from ._options import Options
+    from ._senders import Senders
+    from ._watch import Watch
+
+
+class Session:
+    """
+    One guarded connection.
+
+    Attributes:
+        connection: Its state and its books.
+        handle: What the application may know of it.
+        loop: The event loop that it lives on.
+        options: The guard's options.
+        path: The receive and send that the application gets.
+        receiving: The receiving side.
+        sending: The sending side.
+        task: The task that runs the handler, None when it is done.
+    """
+
+    __slots__ = (
+        "_dispatch",
+        "_end_flag",
+        "_is_end_told",
+        "_ledger",
+        "_reported",
+        "_url_path",
+        "_watch",
+        "connection",
+        "handle",
+        "loop",
+        "options",
+        "path",
+        "receiving",
+        "sending",
+        "task",
+    )
+
+    def __init__(
+        self,
+        connection_id: str,
+        scope: Scope,
+        options: Options,
+        *,
+        loop: AsyncioLoop | TrioLoop,
+        dispatch: Dispatch,
+        ledger: Ledger,
+        watch: Watch,
+    ) -> None:
+        self.options = options
+        self.loop = loop
+        self.connection = Connection(connection_id, at_s=loop.time(), can_deny=can_deny(scope))
+        self.handle = ConnectionHandle(self)
+        self.task: object | None = loop.current_task()
+        self._dispatch = dispatch
+        self._ledger = ledger
+        self._watch = watch
+        self._url_path = str(scope["path"])
+        self._reported: set[str] | None = None
+        self._end_flag: Flag | None = None
+        self._is_end_told = False
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Run the handler of this connection to its end.
+
+        Args:
+            app: The application.
+            scope: Its scope; the handle is put into it.
+            receive: The server's `receive`.
+            send: The server's `send`.
+
+        Raises:
+            BaseException: What left the application, unless it says no more than that the connection is gone.
+        """
+        never_direct = self.loop.has_tasks and cancel_loses_messages()
+        if self.options.send_timeout_s is not None and self.loop.has_tasks:
+            send = with_deadline(send, self.options.send_timeout_s, self.loop.later)
+        self.receiving = Receiving(self, receive, never_direct=never_direct)
+        self.sending = Sending(self, send)
+        self.path = Path(receive, send, self.receiving, self.sending)
+        if never_direct:
+            self.path.block_reads()
+        self._ledger.live.add(self)
+        raised: BaseException | None = None
+        try:
+            if await self._admit(scope, send):
+                raised = await self._settle(await self._call(app, scope))
+        finally:
+            self._finish(raised)
+        if raised is not None:
+            raise raised
+
+    @property
+    def connection_id(self) -> str:
+        """16 hexadecimal digits."""
+        return self.connection.connection_id
+
+    @property
+    def senders(self) -> Senders:
+        """Who sends late on this event loop."""
+        return self._watch.senders
+
+    @property
+    def asks_about_messages(self) -> bool:
+        """Whether a policy or an observer wants every message."""
+        return bool(self.options.message_policies) or self._dispatch.wants_messages
+
+    def books(self) -> Books:
+        """Freeze what became of every message so far."""
+        self.connection.received += self.path.take_received()
+        self.connection.sent += self.path.take_sent()
+        return self.connection.books
+
+    def tell(self, events: tuple[Event, ...]) -> None:
+        """
+        Tell the observers.
+
+        Args:
+            events: What happened, in order.
+        """
+        if events and self._dispatch.observers:
+            if self._reported is None:
+                self._reported = set()
+            self._dispatch.tell(events, self._reported)
+
+    def drop(self, reason: DropReason) -> None:
+        """
+        Count a message that is not forwarded.
+
+        Args:
+            reason: Why.
+        """
+        self.connection.drop(reason)
+        if self.connection.finished:
+            self._ledger.dropped(reason)
+
+    def forwarded(self, message: Message) -> None:
+        """
+        Take note that the server took a message beside the path; a `websocket.send` is counted by the path.
+
+        Args:
+            message: The message as it was forwarded.
+        """
+        if message["type"] != "websocket.send":
+            self.connection.answers += 1
+            if message["type"] == "websocket.accept" and self.options.watch and self.connection.ended is None:
+                self._watch.add(self)
+        elif self._dispatch.wants_messages:
+            kind: Literal["text", "binary"] = "binary" if message.get("text") is None else "text"
+            self.tell((MessageSent(self.connection_id, self.loop.time(), kind, payload_size(message)),))
+        self.open_path()
+
+    async def ask(self, direction: Literal["received", "sent"], message: Message) -> bool:
+        """
+        Ask the policies about one message, and do what they say.
+
+        Args:
+            direction: ``"received"`` from the client or ``"sent"`` by the application.
+            message: The message.
+
+        Returns:
+            Whether it goes on its way.
+        """
+        size = payload_size(message)
+        policy, decision = judge(self.options.message_policies, self.connection_id, direction, size)
+        if not isinstance(decision, Allow):
+            self._tell_policy(policy, type(decision).__name__.lower(), decision.reason)
+            if isinstance(decision, Close):
+                await self._close(decision)
+            return False
+        if direction == "received" and self._dispatch.wants_messages:
+            kind: Literal["text", "binary"] = "binary" if message.get("text") is None else "text"
+            self.tell((MessageReceived(self.connection_id, self.loop.time(), kind, size),))
+        return True
+
+    def open_path(self) -> None:
+        """Let ordinary messages pass without a question, as far as nobody has one."""
+        if self.connection.state is State.OPEN and not self.asks_about_messages:
+            self.path.open()
+            if self.senders.looking:
+                self.path.ask_about_sends()
+
+    def shut_path(self) -> None:
+        """Ask about every message, and start no read at the server."""
+        self.path.ask_about_sends()
+        self.path.block_reads()
+
+    def look(self) -> None:
+        """See whether anybody receives; the watch calls it."""
+        self.receiving.look()
+
+    def look_at_sends(self) -> None:
+        """Report every send to `senders`; the watch calls it."""
+        self.path.ask_about_sends()
+
+    def see_sender(self) -> None:
+        """Report the running task to `senders` while they look."""
+        if self.senders.looking:
+            self.senders.seen(self.connection_id)
+
+    def tell_ahead_full(self, messages: int, size: int) -> None:
+        """
+        Tell that reading ahead reached its bound.
+
+        Args:
+            messages: Messages that wait.
+            size: Their payloads, in bytes or characters.
+        """
+        self.tell((ReadAheadFull(self.connection_id, self.loop.time(), messages, size),))
+
+    def transport_lost(self) -> None:
+        """End the connection: the server says that the peer is gone. Its word for the cause may already be there."""
+        code = CloseCode.ABNORMAL_CLOSURE.value
+        self._end(DropReason.TRANSPORT_LOST, CloseStatus.TRANSPORT_ERROR, code)
+        self.receiving.poll()
+        self.has_ended()
+
+    def send_timed_out(self) -> None:
+        """End the connection: the peer did not take a message in time."""
+        timeout_s = self.options.send_timeout_s or 0.0
+        self.tell((SendTimedOut(self.connection_id, self.loop.time(), timeout_s),))
+        self._end(DropReason.GUARD_CLOSED, CloseStatus.SLOW_CONSUMER, CloseCode.ABNORMAL_CLOSURE.value)
+        self.has_ended()
+
+    def has_ended(self) -> None:
+        """Let everybody know of the end, once; not before a close is out (G11)."""
+        if self._is_end_told or self.sending.is_closing:
+            return
+        self._is_end_told = True
+        self.shut_path()
+        self._watch.remove(self)
+        if self._end_flag is not None:
+            self._end_flag.set()
+        self.receiving.ended()
+        self.sending.ended()
+
+    async def wait_closed(self) -> None:
+        """Wait for the end."""
+        if not self._is_end_told:
+            if self._end_flag is None:
+                self._end_flag = self.loop.flag()
+            await self._end_flag.wait()
+
+    async def _call(self, app: ASGIApp, scope: Scope) -> BaseException | None:
+        """Call the application; give what left it."""
+        scope[HANDLE_KEY] = self.handle
+        token = _current.set(self.handle)
+        try:
+            await app(scope, self.path.receive, self.path.send)
+        except BaseException as error:  # noqa: BLE001 - it is raised again, unless it is a disconnect
+            return error
+        finally:
+            _current.reset(token)
+        return None
+
+    async def _settle(self, error: BaseException | None) -> BaseException | None:
+        """End the connection if its handler did not; give what is left of the error."""
+        cancels = self.sending.handler_done()
+        self.task = None
+        from_outside = absorb_cancels(cancels) if cancels else False
+        if cancels and not from_outside and isinstance(error, asyncio.CancelledError):
+            error = None
+        if self.connection.ended is None:
+            self.receiving.poll()
+        if self.connection.ended is None:
+            await self._end_for_handler(error)
+        elif error is not None:
+            error = without_disconnects(error)
+        await self.receiving.stop()
+        return error
+
+    async def _end_for_handler(self, error: BaseException | None) -> None:
+        """Close for a handler that is done; a handshake without an answer is left to the server."""
+        status = CloseStatus.APP_CLOSE if self.connection.accepted else CloseStatus.DENIED
+        code = self.options.close_on_return
+        if error is not None:
+            is_error = isinstance(error, Exception)
+            status = CloseStatus.APP_ERROR if is_error else CloseStatus.SHUTDOWN
+            code = self.options.close_on_error if is_error else None
+        if self.connection.state is not State.OPEN:
+            code = None
+        self._end(DropReason.HANDLER_DONE, status, code)
+        if code is None:
+            self.has_ended()
+        else:
+            await self.sending.close(code, "", keep_errors=error is None)
+
+    async def _close(self, decision: Close) -> None:
+        if self.connection.ended is None:
+            reason = legal_reason(decision.reason)
+            self._end(DropReason.GUARD_CLOSED, decision.end, decision.code, reason)
+            await self.sending.close(decision.code, reason, keep_errors=True)
+
+    async def _admit(self, scope: Scope, send: Send) -> bool:
+        """Ask the policies; deny for them."""
+        handshake: Handshake | None = None
+        if self._dispatch.observers or self.options.policies:
+            handshake = handshake_of(scope)
+            self.tell((Opened(self.connection_id, self.loop.time(), handshake),))
+        if handshake is None or not self.options.policies:
+            return True
+        policy, decision = await admit(self.options.policies, handshake)
+        if isinstance(decision, Allow):
+            return True
+        self._tell_policy(policy, "deny", decision.reason)
+        self.tell(self.connection.deny(self.loop.time(), status=decision.end, response_status=decision.status))
+        await _deny(decision, send, can_answer=handshake.can_deny)
+        self.has_ended()
+        return False
+
+    def _end(self, because: DropReason, status: CloseStatus, code: int | None, reason: str = "") -> None:
+        now = self.loop.time()
+        self.tell(self.connection.end(now, because=because, status=status, code=code, reason=reason))
+
+    def _tell_policy(self, policy: str, decision: str, reason: str) -> None:
+        self.tell((PolicyApplied(self.connection_id, self.loop.time(), policy, decision, reason),))
+
+    def _finish(self, error: BaseException | None) -> None:
+        self._end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
+        self.has_ended()
+        self.books()
+        self._ledger.close(self)
+        error_type = None if error is None else type(error).__qualname__
+        self.tell(self.connection.finish(self.loop.time(), path=self._url_path, error_type=error_type))
+
+
+async def _deny(decision: Deny, send: Send, *, can_answer: bool) -> None:
+    """Send the denial, in one go: uvicorn's websockets implementation loses a body that comes a turn later."""
+    if not can_answer:
+        await send({"type": "websocket.close", "code": int(CloseCode.POLICY_VIOLATION), "reason": ""})
+        return
+    length = (b"content-length", str(len(decision.body)).encode("ascii"))
+    headers = [*decision.headers, length]
+    await send({"type": "websocket.http.response.start", "status": decision.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": decision.body})

@@ -1,0 +1,1 @@
+"""Observers and policies: one per file, each usable alone, none knowing another."""
