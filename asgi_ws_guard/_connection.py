@@ -355,7 +355,8 @@ class Connection:
     def _disconnected(self, message: Message, at_s: float) -> tuple[Event, ...]:
         code, reason = message.get("code"), message.get("reason")
         if not isinstance(code, int):
-            code = CloseCode.NO_STATUS_RECEIVED.value
+            code = CloseCode.NO_STATUS_RECEIVED
+        code = int(code)
         if not isinstance(reason, str):
             reason = ""
         because = DropReason.CLIENT_DISCONNECTED

@@ -31,32 +31,35 @@ class Dispatch:
         self.wants_messages = any(getattr(observer, "wants_messages", False) for observer in self.observers)
         self.failures: dict[str, int] = {}
 
-    def tell(self, events: tuple[Event, ...], reported: set[str]) -> None:
+    def tell(self, events: tuple[Event, ...], reported: frozenset[str]) -> frozenset[str]:
         """
         Tell *events* to every observer, in order.
 
         Args:
             events: What happened to one connection.
-            reported: Names of the observers whose failure was reported for this connection; grows.
+            reported: Names of the observers whose failure was reported for this connection.
+
+        Returns:
+            The same names, and those of the observers whose failure is reported now.
         """
         for event in events:
             for observer in self.observers:
                 try:
                     observer(event)
                 except Exception as error:  # noqa: BLE001 - an observer must never reach the application
-                    self._contain(observer, event, error, reported)
+                    reported = self._contain(observer, event, error, reported)
+        return reported
 
-    def _contain(self, observer: Observer, event: Event, error: Exception, reported: set[str]) -> None:
+    def _contain(self, observer: Observer, event: Event, error: Exception, reported: frozenset[str]) -> frozenset[str]:
         name = name_of(observer)
         self.failures[name] = self.failures.get(name, 0) + 1
         if name in reported:
-            return
-        reported.add(name)
+            return reported
         _log.error("observer %s raised at %s", name, type(event).__name__, exc_info=error)
         failed = ObserverFailed(event.connection_id, event.at_s, name, type(error).__qualname__, type(event).__name__)
         others = Dispatch([other for other in self.observers if other is not observer])
         others.failures = self.failures
-        others.tell((failed,), reported)
+        return others.tell((failed,), reported | {name})
 
 
 def name_of(plugin: object) -> str:

@@ -72,7 +72,7 @@ class Books:
         received: Messages (`websocket.receive`) that the server delivered.
         sent: Messages (`websocket.send`) that the server took; a part of `forwarded`.
         forwarded: Messages of any type that the server took.
-        failed: Messages during which the server raised, or the send was cancelled or timed out.
+        failed: Messages at which the server raised a real error, or whose send was cancelled or timed out.
         refused: Messages that were a `ProtocolError`.
         dropped: dict: `DropReason` value -> number of messages.
     """

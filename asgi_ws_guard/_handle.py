@@ -17,7 +17,7 @@ from ._state import State
 if TYPE_CHECKING:
     from ._session import Session
 
-_current: ContextVar[ConnectionHandle] = ContextVar("asgi_ws_guard.connection")
+_current: ContextVar[ConnectionHandle | None] = ContextVar("asgi_ws_guard.connection", default=None)
 
 
 class ConnectionHandle:
@@ -93,7 +93,7 @@ def current_connection() -> ConnectionHandle:
     Raises:
         LookupError: The caller runs in no guarded WebSocket connection.
     """
-    handle = _current.get(None)
+    handle = _current.get()
     if handle is None:
         raise LookupError("current_connection() needs a WebSocket connection behind WebSocketGuardMiddleware")
     return handle

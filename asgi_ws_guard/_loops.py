@@ -107,8 +107,8 @@ class TrioLoop:
     __slots__ = ("_trio",)
     has_tasks = False
 
-    def __init__(self, trio: Any) -> None:
-        self._trio = trio
+    def __init__(self) -> None:
+        self._trio: Any = sys.modules["trio"]
 
     def time(self) -> float:
         """Give the time in seconds, for differences only."""
@@ -137,20 +137,22 @@ class TrioLoop:
         return None
 
 
-def running_loop() -> AsyncioLoop | TrioLoop:
+def running_loop() -> asyncio.AbstractEventLoop | None:
     """
-    Give the loop that runs the caller.
+    Give the asyncio loop that runs the caller.
+
+    Returns:
+        The loop; None when trio runs the caller.
 
     Raises:
         RuntimeError: Neither asyncio nor trio runs the caller.
     """
     try:
-        return AsyncioLoop(asyncio.get_running_loop())
+        return asyncio.get_running_loop()
     except RuntimeError:
-        trio = sys.modules.get("trio")
-        if trio is None:
-            raise
-        return TrioLoop(trio)
+        if "trio" in sys.modules:
+            return None
+        raise
 
 
 def cancelled_from_outside() -> bool:
@@ -163,30 +165,28 @@ def cancelled_from_outside() -> bool:
     return sys.version_info >= (3, 11) and task is not None and task.cancelling() > 0
 
 
-def parked_on(awaitable: Awaitable[Any] | None) -> asyncio.Future[Any] | None:
+def interrupt(awaitable: Awaitable[Any]) -> bool:
     """
-    Find the future that a suspended awaitable waits for in the end.
+    Wake the task that waits in *awaitable* with a `CancelledError` that no `Task.cancel` stands behind.
 
-    Cancelling that future wakes its task with a `CancelledError` that no `Task.cancel` stands behind. A coroutine
-    names what it awaits; CPython's C iterators (of a future, of an asynchronous generator) do so only to the
-    garbage collector.
+    The future is cancelled on which a suspended coroutine waits in the end. A coroutine names what it awaits;
+    CPython's C iterators (of a future, of an asynchronous generator) do so only to the garbage collector. granian's
+    own awaitables have a ``cancel``.
 
     Args:
-        awaitable: What a task awaits, usually a server's `receive` coroutine.
+        awaitable: What a task awaits, usually a server's coroutine.
 
     Returns:
-        The future, or None when it is not to be found (a finished coroutine, another event loop).
+        Whether a future was cancelled; False when it is done, or not to be found (another event loop).
     """
     current: Any = awaitable
     for _ in range(100):
-        if current is None or isinstance(current, asyncio.Future):
-            return current
-        following = _awaited_by(current)
-        if following is None:
-            candidates = gc.get_referents(current)
-            following = next((one for one in candidates if isinstance(one, asyncio.Future) or _awaits(one)), None)
+        following = current if isinstance(current, asyncio.Future) else _awaited_by(current)
+        if following is None or following is current:
+            break
         current = following
-    return None
+    cancel = getattr(current, "cancel", None)
+    return bool(cancel is not None and cancel())
 
 
 def step(awaitable: Awaitable[Any]) -> tuple[bool, Any]:
@@ -210,13 +210,14 @@ def step(awaitable: Awaitable[Any]) -> tuple[bool, Any]:
     return False, None
 
 
-def _awaits(value: object) -> bool:
-    return any(hasattr(value, name) for name in ("cr_await", "gi_yieldfrom", "ag_await"))
-
-
 def _awaited_by(value: object) -> Any:
     for name in ("cr_await", "gi_yieldfrom", "ag_await"):
         following = getattr(value, name, None)
         if following is not None:
             return following
-    return None
+    referents = gc.get_referents(value)
+    return next((one for one in referents if isinstance(one, asyncio.Future) or _is_suspended(one)), None)
+
+
+def _is_suspended(value: object) -> bool:
+    return any(getattr(value, name, None) is not None for name in ("cr_await", "gi_yieldfrom", "ag_await"))

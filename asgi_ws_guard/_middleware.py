@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, cast
 from weakref import WeakKeyDictionary
 
@@ -54,7 +54,7 @@ class WebSocketGuardMiddleware:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Callable[..., object],
         *,
         late_sends: LateSends = "drop",
         linger_s: float = 10.0,
@@ -82,6 +82,7 @@ class WebSocketGuardMiddleware:
         self._dispatch = Dispatch(_default_observers() if observers is None else check_observers(observers))
         self._ledger = Ledger()
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
+        self._trio_watch: Watch | None = None
         for adapter in check_adapters(adapters):
             adapter()
 
@@ -90,23 +91,32 @@ class WebSocketGuardMiddleware:
         if scope.get("type") != "websocket" or HANDLE_KEY in scope:
             await self.app(scope, receive, send)
             return
-        loop = running_loop()
         whole = whole_scope(scope)
         session = Session(
             secrets.token_hex(8),
             whole,
             self._options,
-            loop=loop,
             dispatch=self._dispatch,
             ledger=self._ledger,
-            watch=self._watch(loop),
+            watch=self._watch(),
         )
-        await session.run(self.app, whole, receive, send)
+        raised: BaseException | None = None
+        try:
+            if await session.start(whole, receive, send):
+                try:
+                    await self.app(whole, session.path.receive, session.path.send)
+                except BaseException as error:  # noqa: BLE001 - raised again below, unless it is a disconnect
+                    raised = error
+                raised = await session.settle(raised)
+        finally:
+            session.finish(raised)
+        if raised is not None:
+            raise raised
 
     @property
     def connections(self) -> int:
         """Number of connections whose handler is running."""
-        return len(self._ledger.live)
+        return sum(len(watch.sessions) for watch in self._all_watches())
 
     @property
     def observer_failures(self) -> dict[str, int]:
@@ -123,16 +133,24 @@ class WebSocketGuardMiddleware:
         Note:
             Costs a few hundred nanoseconds per live connection. Call it on the event loop's thread.
         """
-        return self._ledger.totals()
+        live = (session for watch in self._all_watches() for session in watch.sessions)
+        return sum((session.books() for session in live), self._ledger.over)
 
-    def _watch(self, loop: AsyncioLoop | TrioLoop) -> Watch:
-        if isinstance(loop, TrioLoop):
-            return Watch(loop)
-        running = asyncio.get_running_loop()
-        watch = self._watches.get(running)
+    def _watch(self) -> Watch:
+        """Give the watch of the running loop; under trio, where it has no timer, one does for all loops."""
+        loop = running_loop()
+        if loop is None:
+            if self._trio_watch is None:
+                self._trio_watch = Watch(TrioLoop(), self._options.send_timeout_s)
+            return self._trio_watch
+        watch = self._watches.get(loop)
         if watch is None:
-            watch = self._watches[running] = Watch(loop)
+            watch = self._watches[loop] = Watch(AsyncioLoop(loop), self._options.send_timeout_s)
         return watch
+
+    def _all_watches(self) -> list[Watch]:
+        watches = list(self._watches.values())
+        return watches if self._trio_watch is None else [*watches, self._trio_watch]
 
 
 def _default_observers() -> tuple[Observer, ...]:

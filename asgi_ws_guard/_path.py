@@ -10,14 +10,14 @@ the tables of ``_state.py``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from types import CellType
 from typing import Any, Protocol, cast
 
 from ._types import Message, Receive, Send
 
-GRANT = 64
-"""Forwarded messages between two looks at whether the event loop got a turn. A power of two, no more to it."""
+GRANT = 1024
+"""Forwarded messages between two looks at whether the event loop got a turn. Rarely enough to cost nothing."""
 
 
 class Inbound(Protocol):
@@ -62,7 +62,7 @@ class Path:
         send: The application's `send`.
     """
 
-    __slots__ = ("_gate", "_left", "_reading", "_receivable", "_received", "_sendable", "receive", "send")
+    __slots__ = ("receive", "send")
 
     def __init__(self, receive: Receive, send: Send, inbound: Inbound, outbound: Outbound) -> None:
         """
@@ -76,67 +76,70 @@ class Path:
         """
         self.receive = _make_receive(inbound, receive)
         self.send = _make_send(outbound, send)
-        cells = _cells(self.receive)
-        self._gate, self._reading = cells["gate"], cells["reading"]
-        self._receivable, self._received = cells["receivable"], cells["received"]
-        cells = _cells(self.send)
-        self._sendable, self._left = cells["sendable"], cells["left"]
 
     @property
     def reading(self) -> Awaitable[Message] | None:
         """The server's awaitable that somebody reads from directly, None when nobody does."""
-        reading: Awaitable[Message] | _Blocked | None = self._reading.cell_contents
+        reading: Awaitable[Message] | _Blocked | None = self._cell("reading").cell_contents
         return None if isinstance(reading, _Blocked) else reading
 
     @property
     def received(self) -> int:
-        """Messages that were received on this path."""
-        return cast(int, self._received.cell_contents)
+        """Messages that were received on this path since `take_received`."""
+        return cast(int, self._cell("received").cell_contents)
 
     def take_received(self) -> int:
         """Give the number of messages received on this path since it was last asked for."""
-        received, self._received.cell_contents = self.received, 0
+        received, self._cell("received").cell_contents = self.received, 0
         return received
 
     def take_sent(self) -> int:
         """Give the number of messages forwarded on this path since it was last asked for, and grant `GRANT` more."""
-        left, self._left.cell_contents = self._left.cell_contents, GRANT
+        left, self._cell("left").cell_contents = self._cell("left").cell_contents, GRANT
         return GRANT - cast(int, left)
 
     def spend(self) -> bool:
         """Count a message that was forwarded beside this path; tell whether `Outbound.granted` is due."""
-        self._left.cell_contents -= 1
-        return not self._left.cell_contents
+        self._cell("left").cell_contents -= 1
+        return not self._cell("left").cell_contents
 
     def open(self) -> None:
         """Let ordinary messages pass in both directions without a question."""
-        self._receivable.cell_contents = "websocket.receive"
-        self._sendable.cell_contents = "websocket.send"
+        self._cell("receivable").cell_contents = "websocket.receive"
+        self._cell("sendable").cell_contents = "websocket.send"
 
     def ask_about_sends(self) -> None:
         """Ask the sending side about every message."""
-        self._sendable.cell_contents = None
+        self._cell("sendable").cell_contents = None
 
     def ask_about_receives(self) -> None:
         """Ask the receiving side about every message."""
-        self._receivable.cell_contents = None
+        self._cell("receivable").cell_contents = None
 
     def block_reads(self) -> None:
-        """Let nobody start to read from the server directly; a read that is pending goes on."""
-        self._gate.cell_contents = BLOCKED
-        self._receivable.cell_contents = None
-        if self._reading.cell_contents is None:
-            self._reading.cell_contents = BLOCKED
+        """
+        Let nobody start to read from the server directly.
+
+        A read that is pending goes on; its end leads to `Inbound`, which blocks again, as messages are asked about.
+        """
+        self.ask_about_receives()
+        reading = self._cell("reading")
+        if reading.cell_contents is None:
+            reading.cell_contents = BLOCKED
 
     def unblock_reads(self) -> None:
         """Let the application read from the server directly again."""
-        self._gate.cell_contents = None
-        if self._reading.cell_contents is BLOCKED:
-            self._reading.cell_contents = None
+        reading = self._cell("reading")
+        if reading.cell_contents is BLOCKED:
+            reading.cell_contents = None
+
+    def _cell(self, name: str) -> CellType:
+        function: Any = self.receive if name in _RECEIVE_CELLS else self.send
+        cell: CellType = function.__closure__[(_RECEIVE_CELLS if name in _RECEIVE_CELLS else _SEND_CELLS)[name]]
+        return cell
 
 
 def _make_receive(inbound: Inbound, server_receive: Receive) -> Receive:
-    gate: _Blocked | None = None
     reading: Awaitable[Message] | _Blocked | None = None
     receivable: str | None = None
     received = 0
@@ -149,9 +152,9 @@ def _make_receive(inbound: Inbound, server_receive: Receive) -> Receive:
         try:
             message = await awaitable
         except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
-            reading = gate
+            reading = None
             return inbound.read_failed(error)
-        reading = gate
+        reading = None
         try:
             if message["type"] == receivable:
                 received += 1
@@ -170,7 +173,9 @@ def _make_send(outbound: Outbound, server_send: Send) -> Send:
     async def send(message: Message) -> None:
         nonlocal left
         try:
-            plain = message["type"] == sendable and type(message["text"]) is str and "bytes" not in message
+            plain = message["type"] == sendable and (
+                type(message["text"]) is str if "bytes" not in message else _is_one_payload(message)
+            )
         except (KeyError, TypeError):
             plain = False
         if not plain:
@@ -188,5 +193,39 @@ def _make_send(outbound: Outbound, server_send: Send) -> Send:
     return send
 
 
-def _cells(function: Any) -> dict[str, CellType]:
-    return dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
+def _is_one_payload(message: Message) -> bool:
+    """Tell whether a message with the key ``bytes`` is plain: Quart 0.22 always sends both keys, one of them None."""
+    data, text = message["bytes"], message.get("text")
+    return (data is None and type(text) is str) or (text is None and type(data) is bytes)
+
+
+def tracked(send: Send, in_flight: set[Awaitable[None]]) -> Send:
+    """
+    Let others see which sends the server has not finished.
+
+    Args:
+        send: The server's `send`.
+        in_flight: Holds what is awaited, for as long as it is.
+
+    Returns:
+        A send that costs a little more than the server's.
+    """
+
+    async def send_tracked(message: Message) -> None:
+        awaitable = send(message)
+        in_flight.add(awaitable)
+        try:
+            await awaitable
+        finally:
+            in_flight.discard(awaitable)
+
+    return send_tracked
+
+
+def _indexes(make: Callable[[Any, Any], object]) -> dict[str, int]:
+    function: Any = make(None, None)
+    return {name: index for index, name in enumerate(function.__code__.co_freevars)}
+
+
+_RECEIVE_CELLS = _indexes(_make_receive)
+_SEND_CELLS = _indexes(_make_send)

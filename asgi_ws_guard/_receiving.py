@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ._loops import cancelled_from_outside, parked_on, step
+from ._loops import cancelled_from_outside, interrupt, step
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost
 from ._types import Message, Receive
@@ -101,7 +101,7 @@ class Receiving:
         Raises:
             ProtocolError: The server's message is malformed.
         """
-        self._wake()
+        self._read_done()
         taken = await self.pumped(message)
         if taken is not None:
             self._session.open_path()
@@ -155,7 +155,7 @@ class Receiving:
         Raises:
             BaseException: The error, in all other cases.
         """
-        self._wake()
+        self._read_done()
         interrupted, self._interrupted = self._interrupted, False
         if interrupted and isinstance(error, asyncio.CancelledError) and not cancelled_from_outside():
             return self._message()
@@ -262,8 +262,14 @@ class Receiving:
 
     def _interrupt(self) -> None:
         """Wake the task that still waits in the server's `receive` although the connection has ended."""
-        future = parked_on(self._session.path.reading)
-        self._interrupted = future is not None and future.cancel()
+        reading = self._session.path.reading
+        self._interrupted = reading is not None and interrupt(reading)
+
+    def _read_done(self) -> None:
+        """Take note that the application's own task has read; nobody may again where the guard reads."""
+        if self._never_direct or self._session.connection.ended is not None:
+            self._session.path.block_reads()
+        self._wake()
 
     def _running(self) -> bool:
         return self._reader is not None and self._reader.running

@@ -7,17 +7,19 @@ awaited; only then the message counts as forwarded. Nothing is sent to the serve
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Literal
 
 from ._callsite import call_site
 from ._close import CloseCode
 from ._connection import Verdict
-from ._deadline import SendTimedOutError
 from ._events import CloseAdjusted, DropReason, Event, HandlerStopped, LateSend, Leaked
 from ._exceptions import ConnectionClosed
 from ._handle import _current
 from ._linger import Linger
-from ._loops import Flag
+from ._loops import Flag, cancelled_from_outside, interrupt
+from ._path import tracked
 from ._servers import peer_lost, private_code, refuses_code
 from ._types import Message, Send
 
@@ -28,7 +30,17 @@ if TYPE_CHECKING:
 class Sending:
     """The sending side of one connection."""
 
-    __slots__ = ("_closing", "_is_busy", "_linger", "_session", "_told_late", "_write")
+    __slots__ = (
+        "_closing",
+        "_expired",
+        "_in_flight",
+        "_is_busy",
+        "_linger",
+        "_session",
+        "_since",
+        "_told_late",
+        "write",
+    )
 
     def __init__(self, session: Session, write: Send) -> None:
         """
@@ -36,10 +48,16 @@ class Sending:
 
         Args:
             session: The connection's session.
-            write: The server's `send`, with the deadline if there is one.
+            write: The server's `send`.
         """
         self._session = session
-        self._write = write
+        self._in_flight: set[Awaitable[None]] | None = None
+        if session.options.send_timeout_s is not None and session.loop.has_tasks:
+            self._in_flight = set()
+            write = tracked(write, self._in_flight)
+        self.write = write
+        self._since: dict[Awaitable[None], float] | None = None
+        self._expired = 0
         self._closing: Flag | None = None
         self._linger: Linger | None = None
         self._is_busy = False
@@ -80,15 +98,34 @@ class Sending:
             ConnectionClosed: In its place, when late sends are to raise.
         """
         session = self._session
-        session.connection.failed += 1
-        if isinstance(error, SendTimedOutError):
-            session.send_timed_out()
-        elif isinstance(error, Exception) and peer_lost(error):
+        if isinstance(error, Exception) and peer_lost(error):
             session.transport_lost()
+            self._dropped(message["type"])
         else:
-            raise error
+            session.connection.failed += 1
+            if not self._has_expired(error):
+                raise error
         if session.options.late_sends == "raise":
             raise self._closed() from error
+
+    def look(self) -> None:
+        """
+        End the connection when a send has been pending for too long; the watch calls it.
+
+        A deadline armed for each send costs several times what a pass-through does, so one timer looks at all of them.
+        Then the futures are cancelled on which the server waits, not the tasks, so that the cancellation of somebody
+        else is never mistaken for it.
+        """
+        session, timeout_s = self._session, self._session.options.send_timeout_s
+        if not self._in_flight or timeout_s is None:
+            self._since = None
+            return
+        now, before = session.loop.time(), self._since or {}
+        self._since = {one: before.get(one, now) for one in self._in_flight}
+        if now - min(self._since.values()) >= timeout_s:
+            session.send_timed_out()
+            self._expired += sum(interrupt(one) for one in self._in_flight)
+            self._since = None
 
     async def granted(self) -> None:
         """Count what went, and let the loop go round if it did not since the last time: no send may have suspended."""
@@ -117,7 +154,7 @@ class Sending:
         try:
             await self._write_close({"type": "websocket.close", "code": code, "reason": reason}, translate=keep_errors)
         except Exception as error:
-            if keep_errors and not peer_lost(error) and not isinstance(error, SendTimedOutError):
+            if keep_errors and not peer_lost(error):
                 raise
 
     @property
@@ -180,7 +217,7 @@ class Sending:
         session = self._session
         is_end = session.connection.ended is not None
         try:
-            await (self._write_close(message, translate=True) if is_end else self._write(message))
+            await (self._write_close(message, translate=True) if is_end else self.write(message))
         except BaseException as error:  # noqa: BLE001 - it is raised again, or known to say "gone"
             self.send_failed(message, error)
             return
@@ -197,7 +234,7 @@ class Sending:
             if session.receiving.stop_before_close:
                 await session.receiving.stop()
             try:
-                await self._write(message)
+                await self.write(message)
             except Exception as error:
                 if not (translate and refuses_code(error)):
                     raise
@@ -213,25 +250,29 @@ class Sending:
         code = private_code(asked)
         adjusted = CloseAdjusted(session.connection_id, session.loop.time(), asked, code, reason_cut=False)
         session.tell((adjusted,))
-        await self._write({**message, "code": code})
+        await self.write({**message, "code": code})
 
     async def _late(self, message_type: str) -> None:
         session = self._session
-        end = session.connection.ended
-        assert end is not None  # noqa: S101 - only an ended connection drops
-        reason = end.because
-        session.drop(reason)
-        if not self._told_late:
-            self._told_late = True
-            kind = Leaked if session.connection.finished else LateSend
-            event: Event = kind(session.connection_id, session.loop.time(), message_type, reason, call_site())
-            session.tell((event,))
+        self._dropped(message_type)
         answer = session.options.late_sends
         if answer == "drop":
             answer = self._lingering().late_send(self._is_child(), session.senders, session.connection_id)
         await self._lingering().yield_if_tight()
         if answer == "raise":
             raise self._closed()
+
+    def _dropped(self, message_type: str) -> None:
+        """Count a late send; report the first one of the connection with the line of the application."""
+        session = self._session
+        end = session.connection.ended
+        assert end is not None  # noqa: S101 - only an ended connection drops
+        session.drop(end.because)
+        if not self._told_late:
+            self._told_late = True
+            kind = Leaked if session.connection.finished else LateSend
+            event: Event = kind(session.connection_id, session.loop.time(), message_type, end.because, call_site())
+            session.tell((event,))
 
     def _lingering(self) -> Linger:
         session = self._session
@@ -250,8 +291,15 @@ class Sending:
         session = self._session
         session.tell((HandlerStopped(session.connection_id, session.loop.time(), how),))
 
+    def _has_expired(self, error: BaseException) -> bool:
+        """Tell whether an error is the cancellation by which `look` woke a send."""
+        if not self._expired or not isinstance(error, asyncio.CancelledError) or cancelled_from_outside():
+            return False
+        self._expired -= 1
+        return True
+
     def _is_child(self) -> bool:
-        return _current.get(None) is self._session.handle
+        return _current.get() is self._session.handle
 
     def _closed(self) -> ConnectionClosed:
         end = self._session.connection.ended

@@ -1,5 +1,5 @@
 """
-One guarded connection: runs the handler between the two halves of the shell, and guarantees its end (G6, G8).
+One guarded connection: its start, its guaranteed end (G6, G8), and what its two sides share.
 
 It owns the core's `Connection` and all that belongs to one connection; nothing of it is shared. What is received is
 `_receiving.py`'s, what is sent `_sending.py`'s; here they meet, and here a connection starts and ends.
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from ._admission import admit, judge, payload_size
 from ._close import CloseCode, CloseStatus, legal_reason
 from ._connection import Connection
-from ._deadline import with_deadline
 from ._edge import without_disconnects
 from ._events import (
     Books,
@@ -36,15 +35,18 @@ from ._scope import HANDLE_KEY, can_deny, handshake_of
 from ._sending import Sending
 from ._servers import cancel_loses_messages
 from ._state import State
-from ._types import ASGIApp, Message, Receive, Scope, Send
+from ._types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from ._dispatch import Dispatch
     from ._ledger import Ledger
-    from ._loops import AsyncioLoop, Flag, TrioLoop
+    from ._loops import Flag
     from ._options import Options
     from ._senders import Senders
     from ._watch import Watch
+
+
+_NOBODY: frozenset[str] = frozenset()
 
 
 class Session:
@@ -67,6 +69,7 @@ class Session:
         "_end_flag",
         "_is_end_told",
         "_ledger",
+        "_outer",
         "_reported",
         "_url_path",
         "_watch",
@@ -86,13 +89,12 @@ class Session:
         scope: Scope,
         options: Options,
         *,
-        loop: AsyncioLoop | TrioLoop,
         dispatch: Dispatch,
         ledger: Ledger,
         watch: Watch,
     ) -> None:
         self.options = options
-        self.loop = loop
+        loop = self.loop = watch.loop
         self.connection = Connection(connection_id, at_s=loop.time(), can_deny=can_deny(scope))
         self.handle = ConnectionHandle(self)
         self.task: object | None = loop.current_task()
@@ -100,40 +102,73 @@ class Session:
         self._ledger = ledger
         self._watch = watch
         self._url_path = str(scope["path"])
-        self._reported: set[str] | None = None
+        self._outer: ConnectionHandle | None = None
+        self._reported = _NOBODY
         self._end_flag: Flag | None = None
         self._is_end_told = False
 
-    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def start(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """
-        Run the handler of this connection to its end.
+        Make the path of this connection, and ask the policies whether the client may come in.
 
         Args:
-            app: The application.
-            scope: Its scope; the handle is put into it.
+            scope: The application's scope; the handle is put into it.
             receive: The server's `receive`.
             send: The server's `send`.
 
-        Raises:
-            BaseException: What left the application, unless it says no more than that the connection is gone.
+        Returns:
+            Whether the application is to be called, with the receive and send of `path`; else it was denied.
         """
         never_direct = self.loop.has_tasks and cancel_loses_messages()
-        if self.options.send_timeout_s is not None and self.loop.has_tasks:
-            send = with_deadline(send, self.options.send_timeout_s, self.loop.later)
         self.receiving = Receiving(self, receive, never_direct=never_direct)
         self.sending = Sending(self, send)
-        self.path = Path(receive, send, self.receiving, self.sending)
+        self.path = Path(receive, self.sending.write, self.receiving, self.sending)
         if never_direct:
             self.path.block_reads()
-        self._ledger.live.add(self)
-        raised: BaseException | None = None
-        try:
-            if await self._admit(scope, send):
-                raised = await self._settle(await self._call(app, scope))
-        finally:
-            self._finish(raised)
-        if raised is not None:
-            raise raised
+        self._watch.add(self)
+        scope[HANDLE_KEY] = self.handle
+        self._outer = _current.get()
+        _current.set(self.handle)
+        return await self._admit(scope, send)
+
+    async def settle(self, error: BaseException | None) -> BaseException | None:
+        """
+        End the connection if its handler, which is done, did not.
+
+        Args:
+            error: What left the application.
+
+        Returns:
+            What is left of the error: None when it says no more than that the connection is gone (G8).
+        """
+        cancels = self.sending.handler_done()
+        self.task = None
+        from_outside = absorb_cancels(cancels) if cancels else False
+        if cancels and not from_outside and isinstance(error, asyncio.CancelledError):
+            error = None
+        if self.connection.ended is None:
+            self.receiving.poll()
+        if self.connection.ended is None:
+            await self._end_for_handler(error)
+        elif error is not None:
+            error = without_disconnects(error)
+        await self.receiving.stop()
+        return error
+
+    def finish(self, error: BaseException | None) -> None:
+        """
+        Close the books, and tell the terminal event.
+
+        Args:
+            error: What leaves the guard.
+        """
+        _current.set(self._outer)
+        self._end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
+        self.has_ended()
+        self._watch.remove(self)
+        self._ledger.over += self.books()
+        error_type = None if error is None else type(error).__qualname__
+        self.tell(self.connection.finish(self.loop.time(), path=self._url_path, error_type=error_type))
 
     @property
     def connection_id(self) -> str:
@@ -164,9 +199,7 @@ class Session:
             events: What happened, in order.
         """
         if events and self._dispatch.observers:
-            if self._reported is None:
-                self._reported = set()
-            self._dispatch.tell(events, self._reported)
+            self._reported = self._dispatch.tell(events, self._reported)
 
     def drop(self, reason: DropReason) -> None:
         """
@@ -188,8 +221,6 @@ class Session:
         """
         if message["type"] != "websocket.send":
             self.connection.answers += 1
-            if message["type"] == "websocket.accept" and self.options.watch and self.connection.ended is None:
-                self._watch.add(self)
         elif self._dispatch.wants_messages:
             kind: Literal["text", "binary"] = "binary" if message.get("text") is None else "text"
             self.tell((MessageSent(self.connection_id, self.loop.time(), kind, payload_size(message)),))
@@ -231,8 +262,10 @@ class Session:
         self.path.block_reads()
 
     def look(self) -> None:
-        """See whether anybody receives; the watch calls it."""
-        self.receiving.look()
+        """See whether anybody receives, and whether a send takes too long; the watch calls it."""
+        self.sending.look()
+        if self.options.watch and self.connection.state is State.OPEN:
+            self.receiving.look()
 
     def look_at_sends(self) -> None:
         """Report every send to `senders`; the watch calls it."""
@@ -273,7 +306,6 @@ class Session:
             return
         self._is_end_told = True
         self.shut_path()
-        self._watch.remove(self)
         if self._end_flag is not None:
             self._end_flag.set()
         self.receiving.ended()
@@ -285,34 +317,6 @@ class Session:
             if self._end_flag is None:
                 self._end_flag = self.loop.flag()
             await self._end_flag.wait()
-
-    async def _call(self, app: ASGIApp, scope: Scope) -> BaseException | None:
-        """Call the application; give what left it."""
-        scope[HANDLE_KEY] = self.handle
-        token = _current.set(self.handle)
-        try:
-            await app(scope, self.path.receive, self.path.send)
-        except BaseException as error:  # noqa: BLE001 - it is raised again, unless it is a disconnect
-            return error
-        finally:
-            _current.reset(token)
-        return None
-
-    async def _settle(self, error: BaseException | None) -> BaseException | None:
-        """End the connection if its handler did not; give what is left of the error."""
-        cancels = self.sending.handler_done()
-        self.task = None
-        from_outside = absorb_cancels(cancels) if cancels else False
-        if cancels and not from_outside and isinstance(error, asyncio.CancelledError):
-            error = None
-        if self.connection.ended is None:
-            self.receiving.poll()
-        if self.connection.ended is None:
-            await self._end_for_handler(error)
-        elif error is not None:
-            error = without_disconnects(error)
-        await self.receiving.stop()
-        return error
 
     async def _end_for_handler(self, error: BaseException | None) -> None:
         """Close for a handler that is done; a handshake without an answer is left to the server."""
@@ -359,14 +363,6 @@ class Session:
 
     def _tell_policy(self, policy: str, decision: str, reason: str) -> None:
         self.tell((PolicyApplied(self.connection_id, self.loop.time(), policy, decision, reason),))
-
-    def _finish(self, error: BaseException | None) -> None:
-        self._end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
-        self.has_ended()
-        self.books()
-        self._ledger.close(self)
-        error_type = None if error is None else type(error).__qualname__
-        self.tell(self.connection.finish(self.loop.time(), path=self._url_path, error_type=error_type))
 
 
 async def _deny(decision: Deny, send: Send, *, can_answer: bool) -> None:

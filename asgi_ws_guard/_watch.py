@@ -1,8 +1,9 @@
 """
 Watches the connections of one guard on one event loop (G5).
 
-One timer looks at all of them. Where no `receive` has been pending for a while it starts to read ahead, so that the
-guard learns of a disconnect although the handler does not receive. A handler that receives pays nothing for it.
+One timer looks at all of them. Where no `receive` has been pending for a while a connection starts to read ahead, so
+that the guard learns of a disconnect although the handler does not receive; where a send has been pending for too long
+it ends. A handler that receives and sends pays nothing for it.
 """
 
 from __future__ import annotations
@@ -24,14 +25,24 @@ class Watch:
     The live connections of one guard on one event loop.
 
     Attributes:
+        sessions: Those whose handler runs.
+        loop: The event loop.
         senders: Who sends late.
     """
 
-    __slots__ = ("__weakref__", "_loop", "_sessions", "_timer", "senders")
+    __slots__ = ("__weakref__", "_tick_s", "_timer", "loop", "senders", "sessions")
 
-    def __init__(self, loop: AsyncioLoop | TrioLoop) -> None:
-        self._loop = loop
-        self._sessions: set[Session] = set()
+    def __init__(self, loop: AsyncioLoop | TrioLoop, send_timeout_s: float | None) -> None:
+        """
+        Watch nothing yet.
+
+        Args:
+            loop: The event loop.
+            send_timeout_s: The guard's send deadline, which the timer must be fine enough for; None: no deadline.
+        """
+        self.loop = loop
+        self._tick_s = TICK_S if send_timeout_s is None else min(TICK_S, send_timeout_s / 4)
+        self.sessions: set[Session] = set()
         self._timer: Timer | None = None
         self.senders = Senders(self._look_at_sends)
 
@@ -40,29 +51,29 @@ class Watch:
         Watch a connection from now on.
 
         Args:
-            session: An open connection.
+            session: A connection whose handler is about to run.
         """
-        self._sessions.add(session)
+        self.sessions.add(session)
         if self._timer is None:
-            self._timer = self._loop.later(TICK_S, self._tick)
+            self._timer = self.loop.later(self._tick_s, self._tick)
 
     def remove(self, session: Session) -> None:
         """
         Watch a connection no longer; the timer stops with the last one.
 
         Args:
-            session: A connection, watched or not.
+            session: A connection whose handler is done.
         """
-        self._sessions.discard(session)
-        if not self._sessions and self._timer is not None:
+        self.sessions.discard(session)
+        if not self.sessions and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _tick(self) -> None:
-        self._timer = self._loop.later(TICK_S, self._tick)
-        for session in tuple(self._sessions):
+        self._timer = self.loop.later(self._tick_s, self._tick)
+        for session in tuple(self.sessions):
             session.look()
 
     def _look_at_sends(self) -> None:
-        for session in self._sessions:
+        for session in self.sessions:
             session.look_at_sends()
