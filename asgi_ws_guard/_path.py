@@ -10,8 +10,8 @@ the tables of ``_state.py``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from types import CellType
+from collections.abc import Awaitable
+from types import CellType, CodeType
 from typing import Any, Protocol, cast
 
 from ._types import Message, Receive, Send
@@ -64,7 +64,14 @@ class Path:
 
     __slots__ = ("receive", "send")
 
-    def __init__(self, receive: Receive, send: Send, inbound: Inbound, outbound: Outbound) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        inbound: Inbound,
+        outbound: Outbound,
+        in_flight: set[Awaitable[None]] | None = None,
+    ) -> None:
         """
         Make a path on which nothing may pass yet but what both sides are asked about.
 
@@ -73,9 +80,10 @@ class Path:
             send: The server's `send`.
             inbound: The receiving side.
             outbound: The sending side.
+            in_flight: Holds what the server has not finished of the messages that pass here; None: nobody asks.
         """
         self.receive = _make_receive(inbound, receive)
-        self.send = _make_send(outbound, send)
+        self.send = _make_send(outbound, send) if in_flight is None else _make_tracked_send(outbound, send, in_flight)
 
     @property
     def reading(self) -> Awaitable[Message] | None:
@@ -134,8 +142,8 @@ class Path:
             reading.cell_contents = None
 
     def _cell(self, name: str) -> CellType:
-        function: Any = self.receive if name in _RECEIVE_CELLS else self.send
-        cell: CellType = function.__closure__[(_RECEIVE_CELLS if name in _RECEIVE_CELLS else _SEND_CELLS)[name]]
+        function: Any = self.receive if name in ("reading", "receivable", "received") else self.send
+        cell: CellType = function.__closure__[_INDEXES[function.__code__][name]]
         return cell
 
 
@@ -172,23 +180,56 @@ def _make_send(outbound: Outbound, server_send: Send) -> Send:
 
     async def send(message: Message) -> None:
         nonlocal left
+        is_plain = False
         try:
-            plain = message["type"] == sendable and (
+            if message["type"] == sendable and (
                 type(message["text"]) is str if "bytes" not in message else _is_one_payload(message)
-            )
-        except (KeyError, TypeError):
-            plain = False
-        if not plain:
-            await outbound.send(message)
-            return
+            ):
+                is_plain = True
+                await server_send(message)
+                left -= 1
+                if left:
+                    return
+        except BaseException as error:
+            if is_plain:
+                outbound.send_failed(message, error)
+                return
+            if not isinstance(error, KeyError | TypeError):
+                raise
+        await (outbound.granted() if is_plain else outbound.send(message))
+
+    return send
+
+
+def _make_tracked_send(outbound: Outbound, server_send: Send, in_flight: set[Awaitable[None]]) -> Send:
+    """The same, for a guard with a send deadline: a send that suspends can be found in *in_flight*."""
+    sendable: str | None = None
+    left = GRANT
+
+    async def send(message: Message) -> None:
+        nonlocal left
+        is_plain = False
         try:
-            await server_send(message)
-        except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
-            outbound.send_failed(message, error)
-            return
-        left -= 1
-        if not left:
-            await outbound.granted()
+            if message["type"] == sendable and (
+                type(message["text"]) is str if "bytes" not in message else _is_one_payload(message)
+            ):
+                is_plain = True
+                awaitable = server_send(message)
+                in_flight.add(awaitable)
+                try:
+                    await awaitable
+                finally:
+                    in_flight.discard(awaitable)
+                left -= 1
+                if left:
+                    return
+        except BaseException as error:
+            if is_plain:
+                outbound.send_failed(message, error)
+                return
+            if not isinstance(error, KeyError | TypeError):
+                raise
+        await (outbound.granted() if is_plain else outbound.send(message))
 
     return send
 
@@ -222,10 +263,12 @@ def tracked(send: Send, in_flight: set[Awaitable[None]]) -> Send:
     return send_tracked
 
 
-def _indexes(make: Callable[[Any, Any], object]) -> dict[str, int]:
-    function: Any = make(None, None)
-    return {name: index for index, name in enumerate(function.__code__.co_freevars)}
+def _indexes(*functions: Any) -> dict[CodeType, dict[str, int]]:
+    return {
+        function.__code__: {name: index for index, name in enumerate(function.__code__.co_freevars)}
+        for function in functions
+    }
 
 
-_RECEIVE_CELLS = _indexes(_make_receive)
-_SEND_CELLS = _indexes(_make_send)
+_NONE: Any = None
+_INDEXES = _indexes(_make_receive(_NONE, _NONE), _make_send(_NONE, _NONE), _make_tracked_send(_NONE, _NONE, _NONE))

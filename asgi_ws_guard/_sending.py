@@ -33,28 +33,28 @@ class Sending:
     __slots__ = (
         "_closing",
         "_expired",
-        "_in_flight",
         "_is_busy",
         "_linger",
         "_session",
         "_since",
         "_told_late",
+        "in_flight",
         "write",
     )
 
     def __init__(self, session: Session, write: Send) -> None:
         """
-        Make the sending side of a connection.
+        Make the sending side of a connection; `in_flight` holds the pending sends if there is a deadline.
 
         Args:
             session: The connection's session.
             write: The server's `send`.
         """
         self._session = session
-        self._in_flight: set[Awaitable[None]] | None = None
+        self.in_flight: set[Awaitable[None]] | None = None
         if session.options.send_timeout_s is not None and session.loop.has_tasks:
-            self._in_flight = set()
-            write = tracked(write, self._in_flight)
+            self.in_flight = set()
+            write = tracked(write, self.in_flight)
         self.write = write
         self._since: dict[Awaitable[None], float] | None = None
         self._expired = 0
@@ -117,14 +117,14 @@ class Sending:
         else is never mistaken for it.
         """
         session, timeout_s = self._session, self._session.options.send_timeout_s
-        if not self._in_flight or timeout_s is None:
+        if not self.in_flight or timeout_s is None:
             self._since = None
             return
         now, before = session.loop.time(), self._since or {}
-        self._since = {one: before.get(one, now) for one in self._in_flight}
+        self._since = {one: before.get(one, now) for one in self.in_flight}
         if now - min(self._since.values()) >= timeout_s:
             session.send_timed_out()
-            self._expired += sum(interrupt(one) for one in self._in_flight)
+            self._expired += sum(interrupt(one) for one in self.in_flight)
             self._since = None
 
     async def granted(self) -> None:

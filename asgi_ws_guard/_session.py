@@ -122,7 +122,7 @@ class Session:
         never_direct = self.loop.has_tasks and cancel_loses_messages()
         self.receiving = Receiving(self, receive, never_direct=never_direct)
         self.sending = Sending(self, send)
-        self.path = Path(receive, self.sending.write, self.receiving, self.sending)
+        self.path = Path(receive, send, self.receiving, self.sending, self.sending.in_flight)
         if never_direct:
             self.path.block_reads()
         self._watch.add(self)

@@ -1,0 +1,47 @@
+# The two commands are `make demo` and `make test`; `PYTHON=python3.13 make test` picks another interpreter.
+
+PYTHON ?= python3
+INTERPRETER := $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null || \
+	ls -1 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/$(notdir $(PYTHON)) 2>/dev/null | tail -n 1)
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+CODE := asgi_ws_guard tests examples benchmarks
+
+.PHONY: demo test lint types unit bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/asgi-ws-guard demo
+
+test: lint types unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --fail-under=100 --include='*/_close.py,*/_exceptions.py,*/_events.py,*/_state.py,*/_connection.py'
+	$(BIN)/coverage report --fail-under=95
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.memory
+
+$(VENV)/bin/python:
+	@test -n "$(INTERPRETER)" || { echo "PYTHON=$(PYTHON): there is no such interpreter"; exit 2; }
+	$(INTERPRETER) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip >= 25.1"
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[cli]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[cli]" --group dev
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf .venv .venv-* build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios from interleaved runs in one process, never absolute times."""

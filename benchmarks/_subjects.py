@@ -1,0 +1,81 @@
+"""What the benchmarks compare: an application bare, behind a pass-through, and behind the guard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import structlog
+
+from asgi_ws_guard import WebSocketGuardMiddleware
+
+App = Callable[..., Any]
+
+
+class PassThrough:
+    """The cheapest middleware that wraps a websocket: two coroutines that pass everything on."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one scope."""
+
+        async def pass_receive() -> Any:
+            return await receive()
+
+        async def pass_send(message: Any) -> None:
+            await send(message)
+
+        await self.app(scope, pass_receive, pass_send)
+
+
+WRAPPERS: dict[str, Callable[[App], App]] = {
+    "bare": lambda app: app,
+    "pass-through": PassThrough,
+    "guard, no observer": lambda app: WebSocketGuardMiddleware(app, observers=()),
+    "guard, structlog": WebSocketGuardMiddleware,
+    "guard, send deadline": lambda app: WebSocketGuardMiddleware(app, send_timeout_s=10.0),
+}
+"""The subjects of the comparison, by name."""
+
+
+def silence_logs() -> None:
+    """Let structlog render every line and throw it away: the cost counts, the terminal does not."""
+    null = open(os.devnull, "w")  # noqa: SIM115 - open for as long as the process
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(null))
+
+
+def scope(path: str = "/ws") -> dict[str, Any]:
+    """Make a scope as large as uvicorn's."""
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 50000),
+        "root_path": "",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1")],
+        "subprotocols": [],
+        "state": {},
+        "extensions": {"websocket.http.response": {}},
+    }
+
+
+def spread(values: list[float]) -> str:
+    """Give the median and the quartiles."""
+    ordered = sorted(values)
+    return f"{median(ordered):.2f} ({ordered[len(ordered) // 4]:.2f} to {ordered[3 * len(ordered) // 4]:.2f})"
+
+
+def verdict(value: float, budget: float, *, at_most: bool = True) -> str:
+    """Say whether a budget is met."""
+    met = value <= budget if at_most else value >= budget
+    sign = "≤" if at_most else "≥"
+    return f"{sign} {budget}: {'met' if met else 'MISSED'}"
