@@ -272,14 +272,15 @@ class Connection:
         code = CloseCode.ABNORMAL_CLOSURE.value
         return self.end(at_s, because=DropReason.GUARD_CLOSED, status=status, code=code)
 
-    def finish(self, at_s: float, *, path: str, error_type: str | None) -> tuple[Event, ...]:
+    def finish(self, at_s: float, *, path: str, error_type: str | None, absorbed_type: str | None) -> tuple[Event, ...]:
         """
         Tell the terminal event of an ended connection, once.
 
         Args:
             at_s: Now, in seconds.
             path: Decoded path of the handshake.
-            error_type: Qualified name of the exception that left the handler, None when none did.
+            error_type: Qualified name of the exception that leaves the guard, None when none does.
+            absorbed_type: Qualified name of the exception that ended at the guard, None when none did.
 
         Returns:
             `Rejected`, `Abandoned` or `Closed`; nothing when it was told before.
@@ -302,6 +303,7 @@ class Connection:
             end.at_s - started,
             at_s - end.at_s,
             error_type,
+            absorbed_type,
             self.books,
         )
         if self.accepted:

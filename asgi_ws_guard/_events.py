@@ -241,7 +241,8 @@ class Terminal(Event):
         handshake_s: Seconds from `Opened` to the answer, or to the end when there was no answer.
         duration_s: Seconds from `Accepted` to the end; 0 when it was not accepted.
         lingered_s: Seconds that the handler went on after the end.
-        error_type: Qualified name of the exception that left the handler, None when none did.
+        error_type: Qualified name of the exception that left the handler and the guard, None when none did.
+        absorbed_type: Qualified name of the disconnect error that left the handler and ended at the guard.
         books: What became of every message.
     """
 
@@ -254,6 +255,7 @@ class Terminal(Event):
     duration_s: float
     lingered_s: float
     error_type: str | None
+    absorbed_type: str | None
     books: Books
 
 

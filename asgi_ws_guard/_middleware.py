@@ -8,6 +8,7 @@ of its own. Nothing of one connection is stored here, and other scopes pass unto
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, cast
@@ -69,7 +70,7 @@ class WebSocketGuardMiddleware:
     ) -> None:
         if not callable(app):
             raise ConfigurationError("app", app, "an ASGI application")
-        self.app = cast(ASGIApp, guarantee_single_callable(app))  # type: ignore[no-untyped-call]
+        self.app = _single_callable(app)
         self._options = check_options(
             late_sends=late_sends,
             linger_s=linger_s,
@@ -151,6 +152,13 @@ class WebSocketGuardMiddleware:
     def _all_watches(self) -> list[Watch]:
         watches = list(self._watches.values())
         return watches if self._trio_watch is None else [*watches, self._trio_watch]
+
+
+def _single_callable(app: Callable[..., object]) -> ASGIApp:
+    """Make ASGI 2 applications ASGI 3; a class whose instances are awaited (Starlette's endpoints) is that already."""
+    if inspect.isclass(app) and hasattr(app, "__await__"):
+        return cast(ASGIApp, app)
+    return cast(ASGIApp, guarantee_single_callable(app))  # type: ignore[no-untyped-call]
 
 
 def _default_observers() -> tuple[Observer, ...]:

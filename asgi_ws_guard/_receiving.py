@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from ._close import CloseCode, Initiator
 from ._loops import cancelled_from_outside, interrupt, step
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost
@@ -225,7 +226,7 @@ class Receiving:
 
     def _disconnected(self, message: Message) -> None:
         end = self._session.connection.ended
-        if end is not None and message.get("code") == end.code:
+        if self._disconnect is None and end is not None and end.initiator is not Initiator.APPLICATION:
             self._disconnect = message
         self._session.has_ended()
 
@@ -253,12 +254,15 @@ class Receiving:
         return self._message()
 
     def _message(self) -> Message:
-        """Make the disconnect: the server's first one, or the code of the application when it closed first."""
-        end = self._session.connection.ended
-        code, reason = (1006, "") if end is None else (end.code, end.reason)
-        if self._disconnect is not None and self._disconnect.get("code") == code:
+        """Make the disconnect: the server's first one, or the code of who closed before the server said anything."""
+        if self._disconnect is not None:
             return dict(self._disconnect)
-        return {"type": "websocket.disconnect", "code": 1006 if code is None else code, "reason": reason}
+        connection = self._session.connection
+        end = connection.ended
+        code = CloseCode.ABNORMAL_CLOSURE.value if end is None or end.code is None else end.code
+        if end is None or not connection.accepted:
+            return {"type": "websocket.disconnect", "code": code}
+        return {"type": "websocket.disconnect", "code": code, "reason": end.reason}
 
     def _interrupt(self) -> None:
         """Wake the task that still waits in the server's `receive` although the connection has ended."""

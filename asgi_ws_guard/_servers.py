@@ -46,12 +46,6 @@ GONE: tuple[Gone, ...] = (
         re.compile(r"ASGIWebsocketState\.(CLOSED|HTTPCLOSED)"),
     ),
     Gone("daphne", "4.1 to 4.2", "autobahn.exception.Disconnected"),
-    Gone(
-        "granian",
-        "2.0 to 2.8",
-        "builtins.RuntimeError",
-        re.compile(r"^ASGI flow error: (Transport|Connection) closed"),
-    ),
 )
 
 

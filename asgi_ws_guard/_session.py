@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from ._admission import admit, judge, payload_size
-from ._close import CloseCode, CloseStatus, legal_reason
+from ._close import CloseCode, CloseStatus, Initiator, legal_reason
 from ._connection import Connection
 from ._edge import without_disconnects
 from ._events import (
@@ -65,6 +65,7 @@ class Session:
     """
 
     __slots__ = (
+        "_absorbed",
         "_dispatch",
         "_end_flag",
         "_is_end_told",
@@ -103,6 +104,7 @@ class Session:
         self._watch = watch
         self._url_path = str(scope["path"])
         self._outer: ConnectionHandle | None = None
+        self._absorbed: BaseException | None = None
         self._reported = _NOBODY
         self._end_flag: Flag | None = None
         self._is_end_told = False
@@ -151,7 +153,9 @@ class Session:
         if self.connection.ended is None:
             await self._end_for_handler(error)
         elif error is not None:
-            error = without_disconnects(error)
+            left = without_disconnects(error, peer_left=self.connection.ended.initiator is not Initiator.APPLICATION)
+            self._absorbed = error if left is None else None
+            error = left
         await self.receiving.stop()
         return error
 
@@ -167,8 +171,12 @@ class Session:
         self.has_ended()
         self._watch.remove(self)
         self._ledger.over += self.books()
-        error_type = None if error is None else type(error).__qualname__
-        self.tell(self.connection.finish(self.loop.time(), path=self._url_path, error_type=error_type))
+        self.tell(
+            self.connection.finish(
+                self.loop.time(), path=self._url_path, error_type=_name(error), absorbed_type=_name(self._absorbed)
+            )
+        )
+        self._absorbed = None
 
     @property
     def connection_id(self) -> str:
@@ -363,6 +371,10 @@ class Session:
 
     def _tell_policy(self, policy: str, decision: str, reason: str) -> None:
         self.tell((PolicyApplied(self.connection_id, self.loop.time(), policy, decision, reason),))
+
+
+def _name(error: BaseException | None) -> str | None:
+    return None if error is None else type(error).__qualname__
 
 
 async def _deny(decision: Deny, send: Send, *, can_answer: bool) -> None:

@@ -173,6 +173,7 @@ def _terminal(line: str) -> Callable[[Terminal], _Line]:
             "handshake_s": round(event.handshake_s, 6),
             "lingered_s": round(event.lingered_s, 6),
             "error_type": event.error_type,
+            "absorbed_type": event.absorbed_type,
             "received": books.received,
             "attempted": books.attempted,
             "sent": books.sent,

@@ -1,0 +1,47 @@
+"""
+Servers that are started once per test session and shared by the tests.
+
+The fixtures are parametrised over the servers, so pytest runs all tests of one server, then ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .servers import HYPERCORN_TRIO, SERVERS, Server
+from .sites import Site, serving
+
+LINGER_S = 0.6  # of the guarded probe: long enough to tell from at once, short enough to wait for
+
+
+def _name(server: Server) -> str:
+    return server.name
+
+
+@pytest.fixture(scope="session", params=SERVERS, ids=_name)
+def bare(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Give the probe without the guard, on each server in turn."""
+    server: Server = request.param
+    with serving(server, "probe:app", tmp_path_factory.mktemp("bare")) as site:
+        yield site
+
+
+@pytest.fixture(scope="session", params=SERVERS, ids=_name)
+def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Give the probe inside the guard, on each server in turn."""
+    server: Server = request.param
+    folder = tmp_path_factory.mktemp("guarded")
+    options: dict[str, object] = {"linger_s": LINGER_S}
+    with serving(server, "probe_guarded:guarded", folder, options=options) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def guarded_trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Give the probe inside the guard on hypercorn's trio worker."""
+    folder = tmp_path_factory.mktemp("guarded-trio")
+    options: dict[str, object] = {"linger_s": LINGER_S}
+    with serving(HYPERCORN_TRIO, "probe_guarded:guarded", folder, options=options) as site:
+        yield site
