@@ -64,7 +64,7 @@ class Reader:
         self._size = 0
         self._task: asyncio.Task[None] | None = None
         self._told_full = False
-        self._waiting: deque[Flag] = deque(maxlen=None)
+        self._waiting: deque[Flag] = deque()
 
     @property
     def running(self) -> bool:
@@ -157,12 +157,13 @@ class Reader:
     async def _pump(self) -> None:
         try:
             while self._has_room() and not self._owner.is_over:
-                wanted = bool(self._waiting)
                 message = await self._owner.pumped(await self._receive())
-                if message is not None:
-                    self.put(message)
-                    if (wanted or self.buffered == 0) and not self._waiting and not self._never_direct:
-                        return
+                if message is None:
+                    continue
+                was_wanted = bool(self._waiting)
+                self.put(message)
+                if was_wanted and not self._waiting and not self._never_direct:
+                    return
         except Exception as error:  # noqa: BLE001 - it is raised in the application's next receive
             self._owner.pump_failed(error)
         finally:
