@@ -7,7 +7,10 @@ VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 CODE := asgi_ws_guard tests examples benchmarks
 
-.PHONY: demo test lint types unit bench clean
+FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest-mock python-dotenv python-multipart pyyaml \
+	trio trustme typing_extensions watchfiles wsproto cryptography
+
+.PHONY: demo test lint types unit transparency bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asgi-ws-guard demo
@@ -25,6 +28,12 @@ unit: $(VENV)/.dev
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --fail-under=100 --include='*/_close.py,*/_exceptions.py,*/_events.py,*/_state.py,*/_connection.py'
 	$(BIN)/coverage report --fail-under=95
+
+# The websocket tests of uvicorn and Starlette themselves, behind a transparent guard.
+transparency: $(VENV)/.dev
+	$(INTERPRETER) -m venv $(VENV)-transparency
+	$(VENV)-transparency/bin/python -m pip install --quiet --editable ".[cli]" $(FOREIGN)
+	$(VENV)-transparency/bin/python -m tests.transparency
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.overhead
