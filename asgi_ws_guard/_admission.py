@@ -79,9 +79,9 @@ def payload_size(message: Message) -> int:
         message: A `websocket.send` or `websocket.receive`.
 
     Returns:
-        Bytes, of UTF-8 for text.
+        Bytes, of UTF-8 for text; 0 for what is neither.
     """
-    text = message.get("text")
-    if text is None:
-        return len(message.get("bytes") or b"")
-    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    text, data = message.get("text"), message.get("bytes")
+    if isinstance(text, str):
+        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return len(data) if isinstance(data, bytes | bytearray | memoryview) else 0

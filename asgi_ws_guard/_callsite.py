@@ -7,6 +7,7 @@ standard library. It looks at names of modules and at code objects, never at val
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import FrameType
 
@@ -48,9 +49,10 @@ _NOT_THE_APPLICATION = frozenset(
         "websockets",
         "werkzeug",
         "wsproto",
-        __name__.partition(".")[0],
     }
 )
+_GUARD = __name__.partition(".")[0]
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 
 def call_site() -> CallSite | None:
@@ -58,13 +60,19 @@ def call_site() -> CallSite | None:
     Find who is sending.
 
     Returns:
-        The innermost line of the application in the caller's stack, None when there is none (a task that runs the
-        framework's `send` directly).
+        The innermost line of the application in the running task's coroutines, None when there is none (a task that
+        runs `send` itself, as `asyncio.gather` makes it). What started the task is not looked at.
     """
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if (package not in _NOT_THE_APPLICATION and package not in sys.stdlib_module_names) or package == "__main__":
+    while frame is not None and _package(frame) == _GUARD:
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_flags & _COROUTINE:
+        package = _package(frame)
+        if package not in _NOT_THE_APPLICATION and package not in sys.stdlib_module_names:
             return CallSite(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -98,7 +98,7 @@ class Connection:
         connection_id: 16 hexadecimal digits.
         state: Where the connection stands.
         ended: The end, None before it.
-        disconnect_read: Whether the server's own `websocket.disconnect` was read.
+        disconnect_read: Whether the server's own `websocket.disconnect` was read, or its `receive` said as much.
         finished: Whether the terminal event was told.
         received: `websocket.receive` messages that the server delivered.
         sent: `websocket.send` messages that the server took.
@@ -268,7 +268,8 @@ class Connection:
         Returns:
             `Ended`, or nothing when the connection had ended before.
         """
-        self._response_status = response_status
+        if self.ended is None:
+            self._response_status = response_status
         code = CloseCode.ABNORMAL_CLOSURE.value
         return self.end(at_s, because=DropReason.GUARD_CLOSED, status=status, code=code)
 
@@ -380,7 +381,7 @@ class Connection:
             allowed=allowed_now(self.state, can_deny=self._can_deny),
         )
         violated = Violated(self.connection_id, at_s, state, message_type, problem)
-        return Step(Verdict.REFUSE, message, (violated,), error)
+        return Step(Verdict.REFUSE, message, () if self.finished else (violated,), error)
 
 
 def _refined(end: End, code: int, reason: str, because: DropReason) -> End:

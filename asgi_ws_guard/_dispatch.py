@@ -31,35 +31,41 @@ class Dispatch:
         self.wants_messages = any(getattr(observer, "wants_messages", False) for observer in self.observers)
         self.failures: dict[str, int] = {}
 
-    def tell(self, events: tuple[Event, ...], reported: frozenset[str]) -> frozenset[str]:
+    def tell(self, events: tuple[Event, ...], reported: frozenset[int]) -> frozenset[int]:
         """
         Tell *events* to every observer, in order.
 
         Args:
             events: What happened to one connection.
-            reported: Names of the observers whose failure was reported for this connection.
+            reported: Places of the observers whose failure was reported for this connection.
 
         Returns:
-            The same names, and those of the observers whose failure is reported now.
+            The same, and the places of those whose failure is reported now.
         """
         for event in events:
-            for observer in self.observers:
-                try:
-                    observer(event)
-                except Exception as error:  # noqa: BLE001 - an observer must never reach the application
-                    reported = self._contain(observer, event, error, reported)
+            for place in range(len(self.observers)):
+                reported = self._hand(place, event, reported)
         return reported
 
-    def _contain(self, observer: Observer, event: Event, error: Exception, reported: frozenset[str]) -> frozenset[str]:
-        name = name_of(observer)
-        self.failures[name] = self.failures.get(name, 0) + 1
-        if name in reported:
-            return reported
-        _log.error("observer %s raised at %s", name, type(event).__name__, exc_info=error)
-        failed = ObserverFailed(event.connection_id, event.at_s, name, type(error).__qualname__, type(event).__name__)
-        others = Dispatch([other for other in self.observers if other is not observer])
-        others.failures = self.failures
-        return others.tell((failed,), reported | {name})
+    def _hand(self, place: int, event: Event, reported: frozenset[int]) -> frozenset[int]:
+        observer = self.observers[place]
+        try:
+            observer(event)
+        except Exception as error:  # noqa: BLE001 - an observer must never reach the application
+            name = name_of(observer)
+            self.failures[name] = self.failures.get(name, 0) + 1
+            if place not in reported:
+                return self._report(place, event, error, reported | {place})
+        return reported
+
+    def _report(self, place: int, event: Event, error: Exception, reported: frozenset[int]) -> frozenset[int]:
+        name, at = name_of(self.observers[place]), type(event).__name__
+        _log.error("observer %s raised at %s", name, at, exc_info=error)
+        failed = ObserverFailed(event.connection_id, event.at_s, name, type(error).__qualname__, at)
+        for other in range(len(self.observers)):
+            if other not in reported:
+                reported = self._hand(other, failed, reported)
+        return reported
 
 
 def name_of(plugin: object) -> str:

@@ -6,7 +6,7 @@ Plain integers, written once per connection. The live ones keep their own books.
 
 from __future__ import annotations
 
-from ._events import Books, DropReason
+from ._events import Books
 
 
 class Ledger:
@@ -21,12 +21,3 @@ class Ledger:
 
     def __init__(self) -> None:
         self.over = Books()
-
-    def dropped(self, reason: DropReason) -> None:
-        """
-        Count a message to a connection whose books are in the sum already.
-
-        Args:
-            reason: Why it was dropped.
-        """
-        self.over += Books(dropped={reason.value: 1})

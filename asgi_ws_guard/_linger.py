@@ -19,6 +19,8 @@ CALLS_PER_TURN = 10
 """Late calls in one turn of the loop before one yields: more than a clean-up makes, few enough to starve nobody."""
 LOOP_CALLS = 3
 """Late calls that show a loop rather than a clean-up."""
+MIN_LOOK_S = 1.0
+"""Seconds that a created task is looked at before it is stopped, also without a linger."""
 CANCEL_AGAIN_S = 1.0
 """Seconds between two cancellations of a handler that swallows them (`asyncio.wait_for` does, up to 3.11)."""
 
@@ -31,6 +33,8 @@ class Linger:
     __slots__ = (
         "_calls_in_turn",
         "_cancels",
+        "_child_receives",
+        "_is_doomed",
         "_linger_s",
         "_loop",
         "_own_calls",
@@ -67,6 +71,8 @@ class Linger:
         self._report = report
         self._calls_in_turn = 0
         self._own_calls = 0
+        self._child_receives = 0
+        self._is_doomed = False
         self._cancels = 0
         self._raised_at_s: float | None = None
         self._timers: list[Timer] = []
@@ -89,27 +95,32 @@ class Linger:
             self._own_calls += 1
             return self._stop_own() if lingered else "drop"
         if is_child and isinstance(task, asyncio.Task):
-            return "raise" if senders.may_stop(task, connection_id, lingered=lingered) else "drop"
+            look_s = max(self._linger_s, MIN_LOOK_S)
+            return "raise" if senders.may_stop(task, connection_id, look_s) and lingered else "drop"
         return "drop"
 
-    def late_receive(self, is_child: bool) -> Answer:
+    def late_receive(self, is_child: bool, senders: Senders) -> Answer:
         """
         Decide about a `receive` that gives the disconnect once more.
 
         Args:
             is_child: Whether the task inherited the connection's context variable.
+            senders: What is known of created tasks.
 
         Returns:
             "raise" for a handler, or a task of it, that spins on the disconnect although the time is over.
         """
         task = self._loop.current_task()
-        is_own = task is not None and task is self._task
-        if not (is_own or is_child):
-            return "drop"
-        self._own_calls += 1
-        if self._loop.time() < self._until_s or self._own_calls <= LOOP_CALLS:
-            return "drop"
-        return self._stop_own() if is_own else "raise"
+        lingered = self._loop.time() >= self._until_s
+        if task is not None and task is self._task:
+            self._own_calls += 1
+            return self._stop_own() if lingered and self._own_calls > LOOP_CALLS else "drop"
+        if is_child and isinstance(task, asyncio.Task):
+            self._child_receives += 1
+            if lingered and self._child_receives > LOOP_CALLS:
+                senders.excuse(task)
+                return "raise"
+        return "drop"
 
     async def yield_if_tight(self) -> None:
         """Let the loop go round when many late calls came without a turn of it, else return without suspending."""
@@ -151,12 +162,15 @@ class Linger:
             self._raised_at_s = now
             self._report("raised")
             self.cancel_in(self._linger_s, only_loops=True)
-        elif now >= self._raised_at_s + self._linger_s and not self._cancels:
-            self._cancel(only_loops=True)
+        elif now >= self._raised_at_s + self._linger_s and not self._is_doomed:
+            self._is_doomed = True
+            self.cancel_in(0.0, only_loops=True)
         return "raise"
 
     def _cancel(self, only_loops: bool) -> None:
-        if not isinstance(self._task, asyncio.Task) or (only_loops and self._own_calls < LOOP_CALLS):
+        if not isinstance(self._task, asyncio.Task):
+            return
+        if only_loops and (self._cancels or self._own_calls < LOOP_CALLS):
             return
         self._cancels += 1
         if self._cancels == 1:

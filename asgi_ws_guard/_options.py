@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ._close import may_send
 from ._exceptions import ConfigurationError
@@ -58,21 +58,18 @@ def check_options(
         raise ConfigurationError("late_sends", late_sends, "'drop' or 'raise'")
     if not isinstance(watch, bool):
         raise ConfigurationError("watch", watch, "True or False")
-    linger = _seconds("linger_s", linger_s, zero=True)
-    if linger is None:
-        raise ConfigurationError("linger_s", linger_s, "a number of seconds, 0 or more")
     on_return, on_error = close_codes
     asked = _policies(policies)
     return Options(
         late_sends=late_sends,
-        linger_s=linger,
+        linger_s=_number("linger_s", linger_s, "a number of seconds, 0 or more", zero=True),
         cancel_after_s=_seconds("cancel_after_s", cancel_after_s, zero=True),
         watch=watch,
         send_timeout_s=_seconds("send_timeout_s", send_timeout_s, zero=False),
         close_on_return=_code("close_on_return", on_return),
         close_on_error=_code("close_on_error", on_error),
-        policies=tuple(policy for policy in asked if hasattr(policy, "admit")),
-        message_policies=tuple(policy for policy in asked if isinstance(policy, MessagePolicy)),
+        policies=tuple(policy for policy in asked if _has(policy, "admit")),
+        message_policies=tuple(policy for policy in asked if _has(policy, "message")),
     )
 
 
@@ -104,30 +101,41 @@ def check_adapters(adapters: object) -> tuple[Adapter, ...]:
     """
     if adapters == "auto":
         return ()
-    if not isinstance(adapters, Sequence) or isinstance(adapters, str) or not all(map(callable, adapters)):
+    if not isinstance(adapters, Sequence) or isinstance(adapters, str | bytes) or not all(map(callable, adapters)):
         raise ConfigurationError("adapters", adapters, "'auto' or a sequence of callables without arguments")
     return tuple(adapters)
 
 
-def _policies(policies: object) -> tuple[Policy, ...]:
+def _policies(policies: object) -> tuple[Any, ...]:
     if not isinstance(policies, Iterable) or isinstance(policies, str | bytes):
         raise ConfigurationError("policies", policies, "an iterable of policies")
     asked = tuple(policies)
     for policy in asked:
-        if isinstance(policy, type) or not (hasattr(policy, "admit") or isinstance(policy, MessagePolicy)):
+        if isinstance(policy, type) or not (_has(policy, "admit") or _has(policy, "message")):
             raise ConfigurationError("policies", policy, "objects with a method 'admit' or 'message'")
     return asked
+
+
+def _has(policy: object, method: str) -> bool:
+    return callable(getattr(policy, method, None))
 
 
 def _seconds(option: str, value: object, *, zero: bool) -> float | None:
     if value is None:
         return None
-    allowed = f"a number of seconds, {'0 or more' if zero else 'more than 0'}, or None"
+    return _number(option, value, f"a number of seconds, {'0 or more' if zero else 'more than 0'}, or None", zero=zero)
+
+
+def _number(option: str, value: object, allowed: str, *, zero: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(option, value, allowed)
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ConfigurationError(option, value, allowed)
-    return float(value)
+    return number
 
 
 def _code(option: str, value: object) -> int | None:

@@ -106,6 +106,10 @@ class Path:
         left, self._cell("left").cell_contents = self._cell("left").cell_contents, GRANT
         return GRANT - cast(int, left)
 
+    def report_each(self) -> None:
+        """Make `Outbound.granted` due for every message from now on."""
+        self._cell("left").cell_contents = 1
+
     def spend(self) -> bool:
         """Count a message that was forwarded beside this path; tell whether `Outbound.granted` is due."""
         self._cell("left").cell_contents -= 1

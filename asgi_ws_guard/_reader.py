@@ -172,4 +172,5 @@ class Reader:
 
 
 def _size_of(message: Message) -> int:
-    return len(message.get("text") or message.get("bytes") or b"")
+    payload = message.get("text") or message.get("bytes")
+    return len(payload) if isinstance(payload, str | bytes | bytearray | memoryview) else 0

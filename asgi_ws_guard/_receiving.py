@@ -56,7 +56,7 @@ class Receiving:
         self._never_direct = never_direct
         self._reader: Reader | None = None
         self._disconnect: Message | None = None
-        self._given = 0
+        self._given = False
         self._interrupted = False
         self._looks = 0
         self._seen = 0
@@ -76,10 +76,10 @@ class Receiving:
     async def receive(self) -> Message:
         """Give the next message while the path may not read."""
         while True:
-            waiting = self.reader.take()
+            session = self._session
+            waiting = None if self._given else self.reader.take()
             if waiting is not None:
                 return waiting
-            session = self._session
             if session.connection.ended is not None:
                 return await self._after_end()
             if session.path.reading is not None:
@@ -127,7 +127,7 @@ class Receiving:
         if message["type"] == "websocket.disconnect":
             self._disconnected(message)
             return None
-        if message["type"] == "websocket.receive" and not await session.sending.may_deliver(message):
+        if message["type"] == "websocket.receive" and not await session.ask("received", message):
             return None
         return message
 
@@ -139,7 +139,7 @@ class Receiving:
             error: The server's exception, or the `ProtocolError` about its message.
         """
         if peer_lost(error):
-            self._session.transport_lost()
+            self._lost()
         else:
             self.reader.put(error)
 
@@ -159,10 +159,10 @@ class Receiving:
         self._read_done()
         interrupted, self._interrupted = self._interrupted, False
         if interrupted and isinstance(error, asyncio.CancelledError) and not cancelled_from_outside():
-            return self._message()
+            return self._give()
         if isinstance(error, Exception) and peer_lost(error):
-            self._session.transport_lost()
-            return self._message()
+            self._lost()
+            return self._give()
         raise error
 
     def ahead_full(self, messages: int, size: int) -> None:
@@ -193,7 +193,7 @@ class Receiving:
                 return
             if message["type"] == "websocket.disconnect":
                 self._disconnected(message)
-            else:
+            elif message["type"] != "websocket.receive" or session.allows("received", message):
                 self.reader.put(message)
 
     def look(self) -> None:
@@ -224,9 +224,14 @@ class Receiving:
         """Whether a close deadlocks at the server while a read is pending there."""
         return self._never_direct
 
+    def _lost(self) -> None:
+        """Take note that the server's `receive` says that the peer is gone: it has nothing more to say."""
+        self._session.connection.disconnect_read = True
+        self._session.transport_lost()
+
     def _disconnected(self, message: Message) -> None:
         end = self._session.connection.ended
-        if self._disconnect is None and end is not None and end.initiator is not Initiator.APPLICATION:
+        if not self._given and self._disconnect is None and end and end.initiator is not Initiator.APPLICATION:
             self._disconnect = message
         self._session.has_ended()
 
@@ -234,7 +239,7 @@ class Receiving:
         """Give what had arrived before the end, then the disconnect."""
         session = self._session
         await session.sending.close_gone_out()
-        while not session.connection.disconnect_read and session.loop.has_tasks:
+        while not self._given and not session.connection.disconnect_read and session.loop.has_tasks:
             end = session.connection.ended
             left = 0.0 if end is None else end.at_s + DRAIN_S - session.loop.time()
             if left <= 0 or (session.path.reading is None and not self.reader.start()):
@@ -248,15 +253,19 @@ class Receiving:
             waiting = self.reader.take()
             if waiting is not None:
                 return waiting
-        self._given += 1
-        if self._given > 1:
+        if self._given:
             await session.sending.late_receive()
-        return self._message()
+        return self._give()
 
-    def _message(self) -> Message:
-        """Make the disconnect: the server's first one, or the code of who closed before the server said anything."""
-        if self._disconnect is not None:
-            return dict(self._disconnect)
+    def _give(self) -> Message:
+        """Give the disconnect, the same every time."""
+        if not self._given:
+            self._given = True
+            self._disconnect = self._disconnect or self._made_up()
+        return dict(self._disconnect or {})
+
+    def _made_up(self) -> Message:
+        """Make a disconnect of the code of who closed before the server said anything."""
         connection = self._session.connection
         end = connection.ended
         code = CloseCode.ABNORMAL_CLOSURE.value if end is None or end.code is None else end.code

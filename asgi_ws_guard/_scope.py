@@ -6,6 +6,7 @@ It reads a scope once at the opening handshake and never changes the server's ow
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ._events import Handshake
@@ -40,6 +41,8 @@ def whole_scope(scope: Scope) -> dict[str, Any]:
     for key, kind in (("headers", list), ("subprotocols", list), ("extensions", dict)):
         if whole.get(key) is None:
             whole[key] = kind()
+    if not isinstance(whole["headers"], list | tuple):
+        whole["headers"] = list(whole["headers"]) if isinstance(whole["headers"], Iterable) else []
     for key in ("client", "server"):
         whole.setdefault(key, None)
     return whole
@@ -84,7 +87,8 @@ def can_deny(scope: Scope) -> bool:
     Args:
         scope: A websocket scope.
     """
-    return DENIAL_EXTENSION in (scope.get("extensions") or ())
+    extensions = scope.get("extensions")
+    return isinstance(extensions, Mapping) and DENIAL_EXTENSION in extensions
 
 
 def _pairs(headers: Any) -> tuple[tuple[bytes, bytes], ...]:

@@ -11,43 +11,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from weakref import WeakSet
 
 from ._edge import is_disconnect
-
-_ENOUGH_RAISES = 3
-"""A created task that outlives this many `ConnectionClosed` swallows them all; looking longer tells no more."""
 
 
 class _Suspect:
     """A created task that sent late. It does not keep its connection alive."""
 
-    __slots__ = ("late_sends", "owner", "raises", "serves_others")
+    __slots__ = ("owner", "serves_others", "since_s")
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, since_s: float) -> None:
         self.owner = owner
-        self.late_sends = 0
-        self.raises = 0
+        self.since_s = since_s
         self.serves_others = False
-
-    @property
-    def is_open_question(self) -> bool:
-        return not self.serves_others and self.raises < _ENOUGH_RAISES
 
 
 class Senders:
-    """The created tasks of one guard and one event loop that sent late, and what is known of them."""
+    """
+    The created tasks of one guard and one event loop that sent late, and what is known of them.
 
-    __slots__ = ("_look", "_suspects", "looking")
+    Attributes:
+        looking: Whether every send of every open connection is to be reported to `seen`. It is for as long as there is
+            a task that sent late and is not known to serve others: at any time it may begin to.
+    """
 
-    def __init__(self, look: Callable[[], None]) -> None:
+    __slots__ = ("_excused", "_look", "_suspects", "_time", "looking")
+
+    def __init__(self, time: Callable[[], float], look: Callable[[], None]) -> None:
         """
         Start without suspicion.
 
         Args:
-            look: Called when `looking` becomes true: makes every open connection report its sends to `seen`.
+            time: The event loop's clock, in seconds.
+            look: Called when `looking` becomes true: makes every open connection report its sends.
         """
-        self._suspects: dict[asyncio.Task[object], _Suspect] = {}
+        self._time = time
         self._look = look
+        self._suspects: dict[asyncio.Task[object], _Suspect] = {}
+        self._excused: WeakSet[asyncio.Task[object]] = WeakSet()
         self.looking = False
 
     def seen(self, connection_id: str) -> None:
@@ -63,39 +65,51 @@ class Senders:
             suspect.serves_others = True
             self._update()
 
-    def may_stop(self, task: asyncio.Task[object], connection_id: str, *, lingered: bool) -> bool:
+    def may_stop(self, task: asyncio.Task[object], connection_id: str, look_s: float) -> bool:
         """
-        Tell whether a late send of a created task is to raise, and take note of it.
+        Take note of a late send of a created task, and tell whether the task may be stopped.
 
         Args:
             task: The running task; it was created by the handler of the connection.
             connection_id: The ended connection that it sends to.
-            lingered: Whether the time in which late sends are dropped is over.
+            look_s: Seconds that it must have been looked at.
 
         Returns:
-            True when it is over, the task was looked at since an earlier late send, and it served nobody else.
+            True when it was looked at for so long and has sent to no other connection.
         """
         suspect = self._suspects.get(task)
         if suspect is None:
-            suspect = self._suspects[task] = _Suspect(connection_id)
+            suspect = self._suspects[task] = _Suspect(connection_id, self._time())
             task.add_done_callback(self._gone)
             self._update()
-        suspect.late_sends += 1
-        if not lingered or suspect.serves_others or suspect.late_sends < 2:
+        if suspect.serves_others or self._time() - suspect.since_s < look_s:
             return False
-        suspect.raises += 1
-        self._update()
+        self.excuse(task)
         return True
 
+    def excuse(self, task: asyncio.Task[object]) -> None:
+        """
+        Retrieve the exception of a created task if it ends by what the guard raises in it: nobody awaits it.
+
+        Args:
+            task: The running task.
+        """
+        if task not in self._excused:
+            self._excused.add(task)
+            task.add_done_callback(_retrieve)
+
     def _gone(self, task: asyncio.Task[object]) -> None:
-        """Forget a task, and retrieve its exception if the guard is its cause: nobody awaits such a task."""
-        suspect = self._suspects.pop(task)
-        if suspect.raises and not task.cancelled() and is_disconnect(getattr(task, "_exception", None)):
-            task.exception()
+        del self._suspects[task]
         self._update()
 
     def _update(self) -> None:
         before = self.looking
-        self.looking = any(suspect.is_open_question for suspect in self._suspects.values())
+        self.looking = not all(suspect.serves_others for suspect in self._suspects.values())
         if self.looking and not before:
             self._look()
+
+
+def _retrieve(task: asyncio.Task[object]) -> None:
+    """Mark a disconnect error as retrieved. `Task.exception` marks any, so what is behind it is looked at first."""
+    if not task.cancelled() and is_disconnect(getattr(task, "_exception", None)):
+        task.exception()

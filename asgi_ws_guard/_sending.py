@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from ._callsite import call_site
 from ._close import CloseCode
 from ._connection import Verdict
-from ._events import CloseAdjusted, DropReason, Event, HandlerStopped, LateSend, Leaked
+from ._events import Books, CloseAdjusted, DropReason, Event, HandlerStopped, LateSend, Leaked
 from ._exceptions import ConnectionClosed
 from ._handle import _current
 from ._linger import Linger
@@ -79,11 +79,14 @@ class Sending:
         step = session.connection.send(message, session.loop.time())
         session.tell(step.events)
         if step.error is not None:
+            session.count_late(Books(refused=1))
             raise step.error
         if step.verdict is Verdict.DROP:
             await self._late(message["type"])
-        elif message["type"] != "websocket.send" or await self._may_send(step.message):
+        elif message["type"] != "websocket.send" or await session.ask("sent", step.message):
             await self._forward(step.message)
+        else:
+            session.drop(DropReason.POLICY)
 
     def send_failed(self, message: Message, error: BaseException) -> None:
         """
@@ -103,6 +106,7 @@ class Sending:
             self._dropped(message["type"])
         else:
             session.connection.failed += 1
+            session.count_late(Books(failed=1))
             if not self._has_expired(error):
                 raise error
         if session.options.late_sends == "raise":
@@ -125,11 +129,14 @@ class Sending:
         if now - min(self._since.values()) >= timeout_s:
             session.send_timed_out()
             self._expired += sum(interrupt(one) for one in self.in_flight)
-            self._since = None
 
     async def granted(self) -> None:
         """Count what went, and let the loop go round if it did not since the last time: no send may have suspended."""
         session = self._session
+        if session.connection.finished:
+            session.path.report_each()
+            session.count_late(Books(sent=1, forwarded=1))
+            return
         session.connection.sent += session.path.take_sent()
         if self._is_busy:
             await session.loop.turn()
@@ -153,6 +160,9 @@ class Sending:
         """
         try:
             await self._write_close({"type": "websocket.close", "code": code, "reason": reason}, translate=keep_errors)
+        except asyncio.CancelledError as error:
+            if not self._has_expired(error):
+                raise
         except Exception as error:
             if keep_errors and not peer_lost(error):
                 raise
@@ -167,18 +177,6 @@ class Sending:
         if self._closing is not None:
             await self._closing.wait()
 
-    async def may_deliver(self, message: Message) -> bool:
-        """
-        Ask the message policies about a received message, and tell observers of it.
-
-        Args:
-            message: A `websocket.receive` of the server.
-
-        Returns:
-            Whether the application shall receive it.
-        """
-        return not self._session.asks_about_messages or await self._session.ask("received", message)
-
     async def late_receive(self) -> None:
         """
         Bear one more `receive` after the disconnect was given.
@@ -186,7 +184,7 @@ class Sending:
         Raises:
             ConnectionClosed: The handler, or a task of it, spins on the disconnect and the time is over.
         """
-        answer = self._lingering().late_receive(self._is_child())
+        answer = self._lingering().late_receive(self._is_child(), self._session.senders)
         await self._lingering().yield_if_tight()
         if answer == "raise":
             raise self._closed()
@@ -205,13 +203,6 @@ class Sending:
             How many times the guard cancelled the handler.
         """
         return 0 if self._linger is None else self._linger.handler_done()
-
-    async def _may_send(self, message: Message) -> bool:
-        session = self._session
-        if not session.asks_about_messages or await session.ask("sent", message):
-            return True
-        session.drop(DropReason.POLICY)
-        return False
 
     async def _forward(self, message: Message) -> None:
         session = self._session

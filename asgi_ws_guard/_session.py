@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from ._admission import admit, judge, payload_size
-from ._close import CloseCode, CloseStatus, Initiator, legal_reason
+from ._close import CloseCode, CloseStatus, Initiator, legal_code, legal_reason
 from ._connection import Connection
 from ._edge import without_disconnects
 from ._events import (
@@ -29,11 +29,11 @@ from ._events import (
 from ._handle import ConnectionHandle, _current
 from ._linger import absorb_cancels
 from ._path import Path
-from ._plugin import Allow, Close, Deny
+from ._plugin import Allow, Close, Deny, Drop
 from ._receiving import Receiving
 from ._scope import HANDLE_KEY, can_deny, handshake_of
 from ._sending import Sending
-from ._servers import cancel_loses_messages
+from ._servers import cancel_loses_messages, peer_lost
 from ._state import State
 from ._types import Message, Receive, Scope, Send
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ._watch import Watch
 
 
-_NOBODY: frozenset[str] = frozenset()
+_NOBODY: frozenset[int] = frozenset()
 
 
 class Session:
@@ -151,7 +151,10 @@ class Session:
         if self.connection.ended is None:
             self.receiving.poll()
         if self.connection.ended is None:
-            await self._end_for_handler(error)
+            try:
+                await self._end_for_handler(error)
+            finally:
+                await self.receiving.stop()
         elif error is not None:
             left = without_disconnects(error, peer_left=self.connection.ended.initiator is not Initiator.APPLICATION)
             self._absorbed = error if left is None else None
@@ -171,6 +174,7 @@ class Session:
         self.has_ended()
         self._watch.remove(self)
         self._ledger.over += self.books()
+        self.path.report_each()
         self.tell(
             self.connection.finish(
                 self.loop.time(), path=self._url_path, error_type=_name(error), absorbed_type=_name(self._absorbed)
@@ -195,8 +199,9 @@ class Session:
 
     def books(self) -> Books:
         """Freeze what became of every message so far."""
-        self.connection.received += self.path.take_received()
-        self.connection.sent += self.path.take_sent()
+        if not self.connection.finished:
+            self.connection.received += self.path.take_received()
+            self.connection.sent += self.path.take_sent()
         return self.connection.books
 
     def tell(self, events: tuple[Event, ...]) -> None:
@@ -217,8 +222,17 @@ class Session:
             reason: Why.
         """
         self.connection.drop(reason)
+        self.count_late(Books(dropped={reason.value: 1}))
+
+    def count_late(self, outcome: Books) -> None:
+        """
+        Count the outcome of one message in the books of the guard, if those of this connection were taken over.
+
+        Args:
+            outcome: What became of it.
+        """
         if self.connection.finished:
-            self._ledger.dropped(reason)
+            self._ledger.over += outcome
 
     def forwarded(self, message: Message) -> None:
         """
@@ -229,6 +243,7 @@ class Session:
         """
         if message["type"] != "websocket.send":
             self.connection.answers += 1
+            self.count_late(Books(forwarded=1))
         elif self._dispatch.wants_messages:
             kind: Literal["text", "binary"] = "binary" if message.get("text") is None else "text"
             self.tell((MessageSent(self.connection_id, self.loop.time(), kind, payload_size(message)),))
@@ -245,17 +260,35 @@ class Session:
         Returns:
             Whether it goes on its way.
         """
+        if not self.asks_about_messages:
+            return True
+        decision = self._judge(direction, message)
+        if isinstance(decision, Close):
+            await self._close(decision)
+        return isinstance(decision, Allow)
+
+    def allows(self, direction: Literal["received", "sent"], message: Message) -> bool:
+        """
+        Ask the policies about one message of a connection that has ended: there is nothing left to close.
+
+        Args:
+            direction: ``"received"`` from the client or ``"sent"`` by the application.
+            message: The message.
+
+        Returns:
+            Whether it goes on its way.
+        """
+        return not self.asks_about_messages or isinstance(self._judge(direction, message), Allow)
+
+    def _judge(self, direction: Literal["received", "sent"], message: Message) -> Allow | Drop | Close:
         size = payload_size(message)
         policy, decision = judge(self.options.message_policies, self.connection_id, direction, size)
         if not isinstance(decision, Allow):
             self._tell_policy(policy, type(decision).__name__.lower(), decision.reason)
-            if isinstance(decision, Close):
-                await self._close(decision)
-            return False
-        if direction == "received" and self._dispatch.wants_messages:
+        elif direction == "received" and self._dispatch.wants_messages:
             kind: Literal["text", "binary"] = "binary" if message.get("text") is None else "text"
             self.tell((MessageReceived(self.connection_id, self.loop.time(), kind, size),))
-        return True
+        return decision
 
     def open_path(self) -> None:
         """Let ordinary messages pass without a question, as far as nobody has one."""
@@ -303,8 +336,9 @@ class Session:
 
     def send_timed_out(self) -> None:
         """End the connection: the peer did not take a message in time."""
-        timeout_s = self.options.send_timeout_s or 0.0
-        self.tell((SendTimedOut(self.connection_id, self.loop.time(), timeout_s),))
+        if self.connection.ended is None:
+            timeout_s = self.options.send_timeout_s or 0.0
+            self.tell((SendTimedOut(self.connection_id, self.loop.time(), timeout_s),))
         self._end(DropReason.GUARD_CLOSED, CloseStatus.SLOW_CONSUMER, CloseCode.ABNORMAL_CLOSURE.value)
         self.has_ended()
 
@@ -344,9 +378,9 @@ class Session:
 
     async def _close(self, decision: Close) -> None:
         if self.connection.ended is None:
-            reason = legal_reason(decision.reason)
-            self._end(DropReason.GUARD_CLOSED, decision.end, decision.code, reason)
-            await self.sending.close(decision.code, reason, keep_errors=True)
+            code, reason = legal_code(decision.code), legal_reason(decision.reason)
+            self._end(DropReason.GUARD_CLOSED, decision.end, code, reason)
+            await self.sending.close(code, reason, keep_errors=True)
 
     async def _admit(self, scope: Scope, send: Send) -> bool:
         """Ask the policies; deny for them."""
@@ -361,7 +395,11 @@ class Session:
             return True
         self._tell_policy(policy, "deny", decision.reason)
         self.tell(self.connection.deny(self.loop.time(), status=decision.end, response_status=decision.status))
-        await _deny(decision, send, can_answer=handshake.can_deny)
+        try:
+            await _deny(decision, send, can_answer=handshake.can_deny)
+        except Exception as error:
+            if not peer_lost(error):
+                raise
         self.has_ended()
         return False
 

@@ -120,7 +120,9 @@ def payload_fault(message: Message) -> str | None:
         return _kind_fault(message, "code", int) or _kind_fault(message, "reason", str)
     if message_type == "websocket.accept":
         return _kind_fault(message, "subprotocol", str)
-    return None
+    if message_type == "websocket.http.response.body":
+        return _kind_fault(message, "body", bytes)
+    return _kind_fault(message, "status", int, required=True)
 
 
 def _send_fault(text: object, data: object) -> str | None:
@@ -135,8 +137,8 @@ def _send_fault(text: object, data: object) -> str | None:
     return None
 
 
-def _kind_fault(message: Message, key: str, kind: type) -> str | None:
+def _kind_fault(message: Message, key: str, kind: type, *, required: bool = False) -> str | None:
     value = message.get(key)
-    if value is None or (isinstance(value, kind) and not isinstance(value, bool)):
+    if (value is None and not required) or (isinstance(value, kind) and not isinstance(value, bool)):
         return None
     return f"{message['type']} whose {key!r} is {type(value).__name__}, not {kind.__name__}"

@@ -44,7 +44,7 @@ class Watch:
         self._tick_s = TICK_S if send_timeout_s is None else min(TICK_S, send_timeout_s / 4)
         self.sessions: set[Session] = set()
         self._timer: Timer | None = None
-        self.senders = Senders(self._look_at_sends)
+        self.senders = Senders(loop.time, self._look_at_sends)
 
     def add(self, session: Session) -> None:
         """
