@@ -104,7 +104,7 @@ class Receiving:
         """
         self._read_done()
         taken = await self.pumped(message)
-        if taken is not None:
+        if taken is not None and not self._given:
             self._session.open_path()
             return taken
         return await self.receive()

@@ -1,0 +1,84 @@
+"""Every Python block of README.md and docs/*.md runs; every command that they name exists."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from quart import Quart
+
+from asgi_ws_guard import WebSocketGuardMiddleware
+from asgi_ws_guard.testing import ScriptedServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1)
+]
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """Accept and say hello."""
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": "hello"})
+
+
+def _application(block: str) -> Any:
+    if "add_middleware" in block:
+        return FastAPI()
+    return Quart("snippet") if "asgi_app" in block else hello
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_runs(block: str) -> None:
+    """A block runs as it stands, given an application of the framework that it is about; what it wraps is guarded."""
+    names: dict[str, Any] = {"WebSocketGuardMiddleware": WebSocketGuardMiddleware, "app": _application(block)}
+    exec(compile(block, "snippet", "exec"), names)
+    guards = [names["app"], getattr(names["app"], "asgi_app", None), names.get("guarded")]
+    if "add_middleware" not in block and "current_connection" not in block and not block.startswith("WebSocketGuard"):
+        assert any(isinstance(guard, WebSocketGuardMiddleware) for guard in guards)
+
+
+def test_the_first_block_echoes() -> None:
+    """The application of the first block does what it says."""
+
+    async def main() -> None:
+        names: dict[str, Any] = {}
+        exec(BLOCKS[0].values[0], names)  # type: ignore[arg-type]
+        server = ScriptedServer()
+        server.connect()
+        server.text("hi")
+        server.disconnect()
+        await server.call(names["app"])
+        assert server.sent[1] == {"type": "websocket.send", "text": "you said: hi"}
+
+    asyncio.run(main())
+
+
+def test_the_two_commands_exist() -> None:
+    """The commands of README are targets of the Makefile."""
+    makefile = (ROOT / "Makefile").read_text()
+    commands = re.findall(r"^make (\w+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert commands == ["demo", "test"]
+    for command in commands:
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+def test_the_options_of_the_readme_are_the_real_ones() -> None:
+    """README lists every option of the middleware with its real default."""
+    listed = re.findall(r"^    (\w+)=([^,]+),", (ROOT / "README.md").read_text(), re.MULTILINE)
+    defaults = WebSocketGuardMiddleware.__init__.__kwdefaults__
+    assert {name: eval(value) for name, value in listed} == defaults
+
+
+def test_every_link_between_the_pages_leads_somewhere() -> None:
+    """A relative link names a file of the repository."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
