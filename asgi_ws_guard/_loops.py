@@ -66,14 +66,14 @@ class Loop(Protocol):
 
 
 class AsyncioLoop:
-    """The running asyncio loop."""
+    """The asyncio loop that runs the caller. It is asked for anew each time: to hold it would keep it alive."""
 
-    __slots__ = ("_loop", "time")
+    __slots__ = ()
     has_tasks = True
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.time = loop.time
+    def time(self) -> float:
+        """Give the time in seconds, for differences only."""
+        return asyncio.get_running_loop().time()
 
     def flag(self) -> Flag:
         """Make an event."""
@@ -89,16 +89,16 @@ class AsyncioLoop:
 
     def soon(self, call: Callable[[], object]) -> bool:
         """Call in the loop's next turn."""
-        self._loop.call_soon(call, context=Context())
+        asyncio.get_running_loop().call_soon(call, context=Context())
         return True
 
     def later(self, delay_s: float, call: Callable[[], object]) -> Timer | None:
         """Call in *delay_s* seconds, in an empty context: a timer must not keep a connection's variables alive."""
-        return self._loop.call_later(delay_s, call, context=Context())
+        return asyncio.get_running_loop().call_later(delay_s, call, context=Context())
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task in an empty context, so that it never counts as a handler's child."""
-        return Context().run(self._loop.create_task, work)
+        return Context().run(asyncio.get_running_loop().create_task, work)
 
 
 class TrioLoop:

@@ -146,7 +146,7 @@ class WebSocketGuardMiddleware:
             return self._trio_watch
         watch = self._watches.get(loop)
         if watch is None:
-            watch = self._watches[loop] = Watch(AsyncioLoop(loop), self._options.send_timeout_s)
+            watch = self._watches[loop] = Watch(AsyncioLoop(), self._options.send_timeout_s)
         return watch
 
     def _all_watches(self) -> list[Watch]:

@@ -239,7 +239,12 @@ class Receiving:
         """Give what had arrived before the end, then the disconnect."""
         session = self._session
         await session.sending.close_gone_out()
-        while not self._given and not session.connection.disconnect_read and session.loop.has_tasks:
+        while not self._given:
+            waiting = self.reader.take()
+            if waiting is not None:
+                return waiting
+            if session.connection.disconnect_read or not session.loop.has_tasks:
+                break
             end = session.connection.ended
             left = 0.0 if end is None else end.at_s + DRAIN_S - session.loop.time()
             if left <= 0 or (session.path.reading is None and not self.reader.start()):
@@ -250,9 +255,6 @@ class Receiving:
             finally:
                 if timer is not None:
                     timer.cancel()
-            waiting = self.reader.take()
-            if waiting is not None:
-                return waiting
         if self._given:
             await session.sending.late_receive()
         return self._give()
