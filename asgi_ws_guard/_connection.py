@@ -252,8 +252,6 @@ class Connection:
             return ()
         self.state = State.CLOSED
         self.ended = End(at_s, because, status, code, reason)
-        if self._answered_at_s is None:
-            self._answered_at_s = at_s
         return (Ended(self.connection_id, at_s, code, reason, self.ended.initiator, status),)
 
     def deny(self, at_s: float, *, status: CloseStatus, response_status: int) -> tuple[Event, ...]:
@@ -357,7 +355,7 @@ class Connection:
 
     def _disconnected(self, message: Message, at_s: float) -> tuple[Event, ...]:
         code, reason = message.get("code"), message.get("reason")
-        if not isinstance(code, int):
+        if not isinstance(code, int) or isinstance(code, bool):
             code = CloseCode.NO_STATUS_RECEIVED
         code = int(code)
         if not isinstance(reason, str):

@@ -1,11 +1,11 @@
 """
 The facts that the core reports: one frozen class each, named in the past tense.
 
-A connection tells `Opened`, then `Accepted`, then `Ended` at the first of: the client disconnected, the
-application closed, the handshake was denied, the transport failed. When its handler is done it tells
-exactly one terminal event, `Rejected` (the application denied), `Abandoned` (the client left during the
-handshake) or `Closed` (after `Accepted`), and nothing of the connection follows. `Leaked` is no part of
-that story: it accuses an application that still sends to a connection whose story is over.
+A connection tells `Opened`, then `Accepted`, then `Ended` at the first of: the client disconnected, the application
+closed, the handshake was denied, the transport failed. When its handler is done it tells exactly one terminal event,
+`Rejected` (the application denied), `Abandoned` (the client left during the handshake) or `Closed` (after `Accepted`),
+and nothing of the connection follows. Two are no part of that story: `Leaked` accuses an application that still sends
+to a connection whose story is over, `ObserverFailed` an observer of any event, the terminal one included.
 
 No event holds a payload. What must not reach a log (query string, headers) is hidden from `repr`.
 Times are seconds of the event loop's clock, for differences only. Every module but the vocabulary may
@@ -46,7 +46,7 @@ class Handshake:
         server: Address and port that was connected to, None when the server does not tell.
         scheme: ``"ws"`` or ``"wss"``.
         http_version: ``"1.1"`` or ``"2"``.
-        subprotocols: What the client offered, in its order.
+        subprotocols: What the client offered, in its order; tokens travel there too, hidden from `repr`.
         can_deny: Whether the server offers the denial response extension.
     """
 
@@ -57,7 +57,7 @@ class Handshake:
     server: tuple[str, int | None] | None
     scheme: str
     http_version: str
-    subprotocols: tuple[str, ...]
+    subprotocols: tuple[str, ...] = field(repr=False)
     can_deny: bool
 
 
@@ -138,9 +138,9 @@ class Opened(Event):
 
 @dataclass(frozen=True, slots=True)
 class Accepted(Event):
-    """The application accepted the handshake."""
+    """The application accepted the handshake. The subprotocol is hidden from `repr`: some answer with a token."""
 
-    subprotocol: str | None
+    subprotocol: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

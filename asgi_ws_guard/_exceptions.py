@@ -33,23 +33,31 @@ class ConfigurationError(GuardError, ValueError):
         self.value = value
         self.allowed = allowed
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.option, self.value, self.allowed)
+
 
 class ProtocolError(GuardError, RuntimeError):
     """
     A message that the ASGI specification does not allow here (G7).
 
     Attributes:
+        problem: What was done.
         state: Name of the connection's state, such as ``"CONNECTING"``.
         message_type: The message's type as far as it has one, else None.
         allowed: Message types that are allowed now, sorted.
     """
 
-    def __init__(self, problem: str, *, state: str, message_type: str | None, allowed: tuple[str, ...]) -> None:
+    def __init__(self, problem: str, state: str, message_type: str | None, allowed: tuple[str, ...]) -> None:
         now = ", ".join(allowed) or "nothing"
         super().__init__(f"{problem} (state {state}; allowed now: {now})")
+        self.problem = problem
         self.state = state
         self.message_type = message_type
         self.allowed = allowed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problem, self.state, self.message_type, self.allowed)
 
 
 class ConnectionClosed(GuardError, OSError):
@@ -69,3 +77,6 @@ class ConnectionClosed(GuardError, OSError):
         self.close_code = close_code
         self.close_reason = close_reason
         self.initiator = initiator
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.close_code, self.close_reason, self.initiator)

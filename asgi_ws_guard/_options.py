@@ -6,6 +6,7 @@ A wrong value raises `ConfigurationError`, which names the option, the value and
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -84,8 +85,8 @@ def check_observers(observers: object) -> tuple[Observer, ...]:
         raise ConfigurationError("observers", observers, "an iterable of callables, or None")
     heard = tuple(observers)
     for observer in heard:
-        if not callable(observer) or isinstance(observer, type):
-            raise ConfigurationError("observers", observer, "callables that take one event")
+        if not callable(observer) or isinstance(observer, type) or _is_async(observer):
+            raise ConfigurationError("observers", observer, "callables that take one event and are not async")
     return heard
 
 
@@ -114,6 +115,10 @@ def _policies(policies: object) -> tuple[Any, ...]:
         if isinstance(policy, type) or not (_has(policy, "admit") or _has(policy, "message")):
             raise ConfigurationError("policies", policy, "objects with a method 'admit' or 'message'")
     return asked
+
+
+def _is_async(observer: object) -> bool:
+    return inspect.iscoroutinefunction(observer) or inspect.iscoroutinefunction(type(observer).__call__)
 
 
 def _has(policy: object, method: str) -> bool:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 DRAIN_S = 1.0
 """Seconds after the end in which the server may still deliver what had arrived, and its own disconnect. uvicorn and
 granian do so at once, hypercorn and daphne when the peer answers the close, or never."""
-IDLE_LOOKS = 2
-"""Looks without a pending `receive` after which reading ahead starts."""
+IDLE_S = 0.5
+"""Seconds without a pending `receive` after which reading ahead starts: two looks of the watch."""
 
 
 class Receiving:
@@ -33,8 +33,8 @@ class Receiving:
     __slots__ = (
         "_disconnect",
         "_given",
+        "_idle_since_s",
         "_interrupted",
-        "_looks",
         "_never_direct",
         "_reader",
         "_seen",
@@ -58,7 +58,7 @@ class Receiving:
         self._disconnect: Message | None = None
         self._given = False
         self._interrupted = False
-        self._looks = 0
+        self._idle_since_s = session.loop.time()
         self._seen = 0
 
     @property
@@ -199,12 +199,10 @@ class Receiving:
     def look(self) -> None:
         """Start to read ahead when nobody has received for a while; the watch calls it."""
         session = self._session
-        seen = session.connection.received + session.path.received
+        now, seen = session.loop.time(), session.connection.received + session.path.received
         if session.path.reading is not None or self._running() or seen != self._seen:
-            self._seen, self._looks = seen, 0
-            return
-        self._looks += 1
-        if self._looks >= IDLE_LOOKS:
+            self._seen, self._idle_since_s = seen, now
+        elif now - self._idle_since_s >= IDLE_S:
             session.path.block_reads()
             self.reader.start()
 

@@ -99,8 +99,7 @@ def _opened(event: Opened) -> _Line:
 
 
 def _accepted(event: Accepted) -> _Line:
-    subprotocol = None if event.subprotocol is None else safe(event.subprotocol)
-    return "info", "websocket accepted", {"subprotocol": subprotocol}
+    return "info", "websocket accepted", {}
 
 
 def _ended(event: Ended) -> _Line:

@@ -1,0 +1,381 @@
+"""What the guard needs of an event loop: waking without a cancellation, stepping by hand, clean timers and tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+import trio
+
+from asgi_ws_guard import WebSocketGuardMiddleware
+from asgi_ws_guard._loops import AsyncioLoop, TrioLoop, cancelled_from_outside, interrupt, running_loop, step
+from asgi_ws_guard._types import Message, Receive, Scope, Send
+from asgi_ws_guard.testing import ScriptedServer, VirtualTimeLoop, run
+
+_variable: ContextVar[str] = ContextVar("_variable", default="empty")
+
+
+async def _on_a_future(event: asyncio.Event) -> str:
+    await event.wait()
+    return "woken"
+
+
+async def _deep(event: asyncio.Event) -> str:
+    async def inner() -> str:
+        return await _on_a_future(event)
+
+    return await inner()
+
+
+class _ByHand:
+    """An awaitable with a generator behind it."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return _on_a_future(self._event).__await__()
+
+
+async def _through_an_object(event: asyncio.Event) -> str:
+    return await _ByHand(event)
+
+
+async def _through_a_generator(event: asyncio.Event) -> str:
+    async def generate() -> AsyncIterator[str]:
+        yield await _on_a_future(event)
+
+    async for item in generate():
+        return item
+    return "nothing"
+
+
+async def _through_a_queue(event: asyncio.Event) -> str:
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    return await queue.get()
+
+
+async def _sleeping(event: asyncio.Event) -> str:
+    await asyncio.sleep(1000)
+    return "slept"
+
+
+async def _in_a_task(event: asyncio.Event) -> str:
+    return await asyncio.ensure_future(_on_a_future(event))
+
+
+WAITS: list[Callable[[asyncio.Event], Awaitable[str]]] = [
+    _on_a_future,
+    _deep,
+    _through_an_object,
+    _through_a_generator,
+    _through_a_queue,
+    _sleeping,
+    _in_a_task,
+]
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_interrupt_wakes_a_task_wherever_it_waits(wait: Callable[[asyncio.Event], Awaitable[str]]) -> None:
+    """The task gets a `CancelledError` behind which no `Task.cancel` stands, and goes on as if nothing was."""
+
+    async def main() -> None:
+        awaitable = wait(asyncio.Event())
+
+        async def waiting() -> str:
+            try:
+                return await awaitable
+            except asyncio.CancelledError:
+                assert not cancelled_from_outside()
+                await asyncio.sleep(1)
+                return "interrupted"
+
+        task = asyncio.create_task(waiting())
+        await asyncio.sleep(0.01)
+        assert interrupt(awaitable)
+        assert await asyncio.wait_for(task, 5) == "interrupted"
+
+    run(main)
+
+
+def test_interrupt_leaves_alone_what_does_not_wait() -> None:
+    """A coroutine that was not started, one that is done, and an object without any future are not woken."""
+
+    async def main() -> None:
+        event = asyncio.Event()
+        fresh, done = _on_a_future(event), _on_a_future(event)
+        assert not interrupt(fresh)
+        event.set()
+        await fresh
+        await done
+        assert not interrupt(done)
+        assert not interrupt(object())  # type: ignore[arg-type]
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        assert not interrupt(future)
+
+    run(main)
+
+
+def test_interrupt_uses_the_cancel_of_a_foreign_awaitable() -> None:
+    """The awaitables of granian have a ``cancel`` and nothing else."""
+
+    class Foreign:
+        cancelled = False
+
+        def __await__(self) -> Generator[Any, None, None]:
+            yield
+
+        def cancel(self) -> bool:
+            self.cancelled = True
+            return True
+
+    foreign = Foreign()
+    assert interrupt(foreign)
+    assert foreign.cancelled
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps no count of cancellations")
+def test_a_cancellation_from_outside_is_told_apart() -> None:
+    """Only a task that somebody asked to cancel says so."""
+
+    async def main() -> None:
+        async def waiting() -> bool:
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                return cancelled_from_outside()
+            return False
+
+        assert not cancelled_from_outside()
+        task = asyncio.create_task(waiting())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        assert await task
+
+    run(main)
+
+
+def test_step_gives_what_is_ready_and_takes_nothing_else() -> None:
+    """A receive with something to give is finished; one that would wait is given up and loses nothing."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+        assert step(server.receive()) == (False, None)
+        assert server.receives == 0
+        server.text("a", "b")
+        assert step(server.receive())[1]["text"] == "a"
+        assert (await server.receive())["text"] == "b"
+        server.deliver(ValueError("bug"))
+        with pytest.raises(ValueError, match="bug"):
+            step(server.receive())
+        assert step(_Endless()) == (False, None)
+
+    run(main)
+
+
+class _Endless:
+    """An awaitable whose iterator has no ``close``."""
+
+    def __await__(self) -> Any:
+        return iter([None, None])
+
+
+def test_timers_and_tasks_keep_no_context() -> None:
+    """What the guard starts never inherits a handler's variables: it would count as its child, and keep it alive."""
+
+    async def main() -> None:
+        loop = AsyncioLoop()
+        seen: list[str] = []
+        _variable.set("of the handler")
+
+        async def work() -> None:
+            seen.append(_variable.get())
+
+        loop.soon(lambda: seen.append(_variable.get()))
+        timer = loop.later(1, lambda: seen.append(_variable.get()))
+        assert timer is not None
+        await loop.start(work())
+        await asyncio.sleep(2)
+        assert seen == ["empty"] * 3
+        cancelled = loop.later(1, lambda: seen.append("never"))
+        assert cancelled is not None
+        cancelled.cancel()
+        await asyncio.sleep(2)
+        assert seen == ["empty"] * 3
+
+    run(main)
+
+
+def test_a_turn_is_a_turn_on_both_loops() -> None:
+    """Another task that is ready runs meanwhile."""
+    seen: list[str] = []
+
+    async def on_asyncio() -> None:
+        loop = AsyncioLoop()
+        asyncio.get_running_loop().call_soon(seen.append, "asyncio")
+        await loop.turn()
+        assert seen == ["asyncio"]
+        assert loop.current_task() is asyncio.current_task()
+
+    async def on_trio() -> None:
+        loop = TrioLoop()
+
+        async def other() -> None:
+            seen.append("trio")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            for _ in range(3):
+                await loop.turn()
+            assert seen == ["asyncio", "trio"]
+        assert loop.current_task() is trio.lowlevel.current_task()
+        assert loop.time() == pytest.approx(trio.current_time(), abs=1)
+        assert not loop.soon(lambda: None)
+        assert loop.later(1, lambda: None) is None
+        flag = loop.flag()
+        flag.set()
+        assert flag.is_set()
+        await flag.wait()
+        assert running_loop() is None
+
+    run(on_asyncio)
+    trio.run(on_trio)
+
+
+def test_without_any_loop_the_error_is_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither asyncio nor trio: `RuntimeError`, and trio is not imported to find out."""
+    monkeypatch.delitem(sys.modules, "trio")
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        running_loop()
+
+
+def test_the_running_loop_is_asyncios() -> None:
+    """On asyncio it is the loop itself."""
+
+    async def main() -> None:
+        assert running_loop() is asyncio.get_running_loop()
+
+    run(main)
+
+
+def test_a_guard_keeps_no_loop_alive() -> None:
+    """A guard that served on many event loops, as in a test suite, holds none of them when they are gone."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    guard = WebSocketGuardMiddleware(app, observers=())
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def main() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        server = ScriptedServer()
+        server.connect()
+        await server.call(guard)
+
+    for _ in range(3):
+        run(main)
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 3
+    assert guard.totals().attempted == 0
+
+
+def test_one_guard_serves_several_loops() -> None:
+    """Each loop has its own timer; the totals are those of all."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    async def main() -> None:
+        server = ScriptedServer()
+        server.connect()
+        server.text("a")
+        asyncio.get_running_loop().call_later(5, server.disconnect)
+        await server.call(guard)
+
+    guard = WebSocketGuardMiddleware(app, observers=())
+    for count in range(1, 4):
+        run(main)
+        assert guard.totals().sent == count
+        assert guard.connections == 0
+
+
+def test_an_ended_connection_is_not_kept_alive() -> None:
+    """When its handler is done and the application forgot it, nothing of the guard holds a connection."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+        handles: list[weakref.ref[object]] = []
+
+        class Canary:
+            pass
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["canary"] = Canary()
+            handles.append(weakref.ref(scope["canary"]))
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+            await send({"type": "websocket.send", "text": "late"})
+
+        server.connect()
+        server.disconnect()
+        await server.call(WebSocketGuardMiddleware(app, observers=()))
+        del app
+        await asyncio.sleep(5)
+        gc.collect()
+        assert handles[0]() is None
+
+    run(main)
+
+
+def test_messages_are_read_by_hand_in_an_odd_loop() -> None:
+    """A receive whose awaitable is no coroutine works on the path and in the drain."""
+
+    class Received:
+        def __init__(self, message: Message) -> None:
+            self._message = message
+
+        def __await__(self) -> Generator[Any, None, Message]:
+            return asyncio.sleep(0, self._message).__await__()
+
+    async def main() -> None:
+        messages: list[Message] = [
+            {"type": "websocket.connect"},
+            {"type": "websocket.receive", "text": "a"},
+            {"type": "websocket.disconnect", "code": 1001},
+        ]
+
+        def server_receive() -> Received:
+            return Received(messages.pop(0))
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            assert (await receive())["text"] == "a"
+            assert (await receive())["code"] == 1001
+
+        server = ScriptedServer()
+        await WebSocketGuardMiddleware(app, observers=())(server.scope, server_receive, server.send)
+
+    run(main)
+
+
+def test_the_virtual_loop_is_a_loop_like_any_other() -> None:
+    """`VirtualTimeLoop` runs a guard under `asyncio.Runner`-like use, and its time is its own."""
+    loop = VirtualTimeLoop()
+    try:
+        loop.run_until_complete(asyncio.sleep(1000))
+        assert loop.time() >= 1000
+    finally:
+        loop.close()
