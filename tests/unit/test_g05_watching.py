@@ -13,7 +13,7 @@ import pytest
 
 from asgi_ws_guard import ConnectionHandle, ReadAheadFull, WebSocketGuardMiddleware
 from asgi_ws_guard._reader import MAX_BYTES, MAX_MESSAGES
-from asgi_ws_guard._receiving import IDLE_LOOKS
+from asgi_ws_guard._receiving import IDLE_S
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard._watch import TICK_S
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
@@ -21,7 +21,7 @@ from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 ACCEPT: Message = {"type": "websocket.accept"}
 CLOSE: Message = {"type": "websocket.close", "code": 4001, "reason": "bye"}
 TEXT: Message = {"type": "websocket.send", "text": "x"}
-SOON_S = TICK_S * (IDLE_LOOKS + 2)
+SOON_S = IDLE_S + 2 * TICK_S
 """Within this time a handler that does not receive is known not to."""
 
 Handler = Callable[[ScriptedServer, ConnectionHandle, Receive, Send], Awaitable[None]]
