@@ -14,6 +14,7 @@ from asgi_ws_guard import (
     ProtocolError,
     WebSocketGuardMiddleware,
 )
+from asgi_ws_guard._path import GRANT
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -322,7 +323,7 @@ def test_a_server_whose_send_never_suspends_starves_nobody() -> None:
     """Also before the end: a tight loop of sends that the server takes at once lets the loop go round now and then."""
 
     async def main() -> None:
-        server, turns = ScriptedServer(), 0
+        server, turns, delays = ScriptedServer(), 0, list[int]()
 
         async def other() -> None:
             nonlocal turns
@@ -338,10 +339,19 @@ def test_a_server_whose_send_never_suspends_starves_nobody() -> None:
                 await send(TEXT)
             assert turns >= 5
             beside.cancel()
+            for _ in range(3):  # who suspends by itself is not delayed further
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                asyncio.get_running_loop().call_soon(delays.append, 1)
+                for _ in range(GRANT):
+                    await send(TEXT)
+                assert not delays
+                await asyncio.sleep(0)
+                delays.clear()
 
         server.connect()
         guard = WebSocketGuardMiddleware(app, observers=())
         await server.call(guard)
-        assert guard.totals().sent == 10_240
+        assert guard.totals().sent == 10_240 + 3 * GRANT
 
     run(main)

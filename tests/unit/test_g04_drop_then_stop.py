@@ -785,6 +785,47 @@ def test_the_broadcaster_of_a_connection_left_alone_is_spared_once_it_serves_oth
     run(main)
 
 
+def test_two_broadcasters_are_told_apart() -> None:
+    """Two tasks of two handlers whose clients left, one quick and one slow, both serve a third: both live."""
+
+    async def main() -> None:
+        members: list[Send] = []
+        tasks: list[asyncio.Task[None]] = []
+        stay = asyncio.Event()
+
+        async def broadcast(period_s: float) -> None:
+            while True:
+                for send in members:
+                    await send(TEXT)
+                await asyncio.sleep(period_s)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            members.append(send)
+            if len(tasks) < 2:
+                tasks.append(asyncio.create_task(broadcast(1 + 29 * len(tasks))))
+            await stay.wait()
+
+        guard = WebSocketGuardMiddleware(app, observers=(), linger_s=10)
+        servers = [ScriptedServer() for _ in range(3)]
+        served = []
+        for server in servers:
+            server.connect()
+            served.append(server.call(guard))
+            await asyncio.sleep(0.1)
+        servers[0].disconnect()
+        servers[1].disconnect()
+        await asyncio.sleep(600)
+        assert [task.done() for task in tasks] == [False, False]
+        for task in tasks:
+            task.cancel()
+        stay.set()
+        await asyncio.gather(*served)
+
+    run(main)
+
+
 def test_another_handler_that_broadcasts_is_never_raised_in() -> None:
     """A handler that forwards to a dead member of its room is dropped quietly for ever, and lives."""
 

@@ -145,6 +145,10 @@ def test_a_group_with_a_cancellation_propagates() -> None:
 def test_nothing_and_everything_else_at_the_edge() -> None:
     """No exception is no disconnect; an `OSError` outside of a call to the server is none either."""
     assert not is_disconnect(None)
+    assert is_disconnect(ExceptionGroup("outer", [ExceptionGroup("inner", [CLOSED]), WebSocketDisconnect(1000)]))
+    assert not is_disconnect(ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError()]), CLOSED]))
+    assert is_disconnect(WebSocketDisconnected("x"))
+    assert not is_disconnect(ExceptionGroup("outer", [WebSocketDisconnected("x")]), peer_left=False)
     assert not is_disconnect(ConnectionResetError())
     real = ValueError()
     assert without_disconnects(real, peer_left=True) is real
