@@ -156,7 +156,13 @@ def _through_the_tables(script: list[tuple[str, Any]]) -> _Run:
 def test_the_fast_path_equals_the_tables(script: list[tuple[str, Any]]) -> None:
     """The same messages forwarded, errors raised, states passed and numbers counted, with and without observers."""
     expected = _through_the_tables(script)
-    for options in ({"observers": ()}, {"observers": (Recorder(wants_messages=True),)}, {"policies": (_Yes(),)}):
+    ways: list[dict[str, Any]] = [
+        {},
+        {"send_timeout_s": 30},
+        {"observers": (Recorder(wants_messages=True),)},
+        {"policies": (_Yes(),)},
+    ]
+    for options in ways:
         seen = _through_the_guard(script, **{"observers": (), **options})
         assert seen == expected, options
 
@@ -214,9 +220,10 @@ def test_observers_that_do_not_ask_hear_of_none() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("send_timeout_s", [None, 30])
 @pytest.mark.parametrize("observed", [False, True])
 @pytest.mark.parametrize("count", [GRANT - 1, GRANT, GRANT + 1, 3 * GRANT])
-def test_every_message_counts_around_the_grant(count: int, observed: bool) -> None:
+def test_every_message_counts_around_the_grant(count: int, observed: bool, send_timeout_s: float | None) -> None:
     """The path hands its counter over now and then; nothing is lost or counted twice there."""
 
     async def main() -> None:
@@ -232,7 +239,8 @@ def test_every_message_counts_around_the_grant(count: int, observed: bool) -> No
             assert scope["asgi_ws_guard.connection"].books.sent == count
 
         server.connect()
-        guard = WebSocketGuardMiddleware(app, observers=(Recorder(wants_messages=True),) if observed else ())
+        observers = (Recorder(wants_messages=True),) if observed else ()
+        guard = WebSocketGuardMiddleware(app, observers=observers, send_timeout_s=send_timeout_s)
         await server.call(guard)
         assert guard.totals().sent == count
 
