@@ -15,16 +15,26 @@ from weakref import WeakSet
 
 from ._edge import is_disconnect
 
+GAPS = 3
+"""A slow task is looked at for this many times its longest pause between two late sends: it may have rounds to make."""
+
 
 class _Suspect:
     """A created task that sent late. It does not keep its connection alive."""
 
-    __slots__ = ("owner", "serves_others", "since_s")
+    __slots__ = ("_last_s", "_longest_gap_s", "_since_s", "owner", "serves_others")
 
-    def __init__(self, owner: str, since_s: float) -> None:
+    def __init__(self, owner: str, now: float) -> None:
         self.owner = owner
-        self.since_s = since_s
         self.serves_others = False
+        self._since_s = self._last_s = now
+        self._longest_gap_s = 0.0
+
+    def late_send(self, now: float, look_s: float) -> bool:
+        """Take note of a late send; tell whether the task has been looked at for long enough."""
+        self._longest_gap_s = max(self._longest_gap_s, now - self._last_s)
+        self._last_s = now
+        return now - self._since_s >= max(look_s, GAPS * self._longest_gap_s)
 
 
 class Senders:
@@ -72,17 +82,17 @@ class Senders:
         Args:
             task: The running task; it was created by the handler of the connection.
             connection_id: The ended connection that it sends to.
-            look_s: Seconds that it must have been looked at.
+            look_s: Seconds that it must have been looked at, at least.
 
         Returns:
-            True when it was looked at for so long and has sent to no other connection.
+            True when it was looked at for long enough and has sent to no other connection.
         """
         suspect = self._suspects.get(task)
         if suspect is None:
             suspect = self._suspects[task] = _Suspect(connection_id, self._time())
             task.add_done_callback(self._gone)
             self._update()
-        if suspect.serves_others or self._time() - suspect.since_s < look_s:
+        if not suspect.late_send(self._time(), look_s) or suspect.serves_others:
             return False
         self.excuse(task)
         return True

@@ -178,15 +178,25 @@ class Recorder:
         return [type(event).__name__ for event in self.events]
 
 
+MAX_TURNS = 200_000
+"""Turns of a `VirtualTimeLoop` at one moment of its time."""
+
+
 class _JumpingSelector(selectors.DefaultSelector):
     """Waits no time: where a loop would sleep, its clock jumps."""
 
     loop: VirtualTimeLoop
 
+    turns = 0
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if ready or timeout == 0:
+            self.turns += 1
+            if self.turns > MAX_TURNS:
+                raise RuntimeError("a task spins without sleeping: the clock stands still")
             return ready
+        self.turns = 0
         if timeout is None:
             raise RuntimeError("every task waits for something that nobody will do")
         self.loop.advance(timeout)
@@ -223,7 +233,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, at_most_s: float = 3600.0
         What it returned.
 
     Raises:
-        RuntimeError: Every task waits for something that nobody will do.
+        RuntimeError: Every task waits for something that nobody will do, or one spins without sleeping.
     """
     loop = VirtualTimeLoop()
     try:

@@ -974,3 +974,38 @@ def test_looking_at_senders_ends_and_the_fast_path_comes_back() -> None:
         assert [closed.books.sent for closed in seen.of(Closed)][-1] == 100
 
     run(main)
+
+
+@pytest.mark.parametrize("linger_s", [0, 10])
+def test_a_slow_broadcaster_with_two_dead_of_three_is_spared(linger_s: float) -> None:
+    """It pauses longer than the linger time between single sends: the pauses say how long it must be looked at."""
+
+    async def main() -> None:
+        room = _Room(period_s=0)
+
+        async def one_by_one() -> None:
+            while True:
+                for number in (1, 0, 0):
+                    try:
+                        await room.members[number](TEXT)
+                    except BaseException as error:
+                        room.errors.append((_now(), error))
+                        raise
+                    await asyncio.sleep(15)
+
+        setattr(room, "broadcast", one_by_one)  # noqa: B010 - a method of the test's own application
+        guard = WebSocketGuardMiddleware(room.app, observers=(), linger_s=linger_s)
+        first, second = ScriptedServer(), ScriptedServer()
+        for server in (first, second):
+            server.connect()
+        tasks = [first.call(guard), second.call(guard)]
+        await asyncio.sleep(1)
+        first.disconnect()
+        await asyncio.sleep(600)
+        assert room.errors == []
+        assert room.task is not None
+        room.task.cancel()
+        room.stay.set()
+        await asyncio.gather(*tasks)
+
+    run(main)

@@ -174,3 +174,14 @@ def test_a_deadlock_is_told_instead_of_waited_for() -> None:
         with pytest.raises(asyncio.CancelledError):
             loop.run_until_complete(task)
         loop.close()
+
+
+def test_a_task_that_spins_is_told() -> None:
+    """A task that never sleeps would stop the clock for ever: it is an error instead of a test that hangs."""
+
+    async def main() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="spins without sleeping"):
+        run(main)
