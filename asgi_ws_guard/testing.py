@@ -194,6 +194,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if ready or timeout == 0:
             self.turns += 1
             if self.turns > MAX_TURNS:
+                self.turns = 0
                 raise RuntimeError("a task spins without sleeping: the clock stands still")
             return ready
         self.turns = 0
@@ -239,9 +240,11 @@ def run(main: Callable[[], Coroutine[Any, Any, T]], *, at_most_s: float = 3600.0
     try:
         return loop.run_until_complete(asyncio.wait_for(main(), at_most_s))
     finally:
-        _cancel_all(loop)
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+        try:
+            _cancel_all(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
