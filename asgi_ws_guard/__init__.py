@@ -17,10 +17,13 @@ from ._events import (
     DropReason,
     Ended,
     Event,
+    HandlerOutlived,
     HandlerStopped,
     Handshake,
     LateSend,
     Leaked,
+    MessageHandled,
+    MessageLost,
     MessageReceived,
     MessageSent,
     ObserverFailed,
@@ -35,7 +38,7 @@ from ._events import (
 from ._exceptions import ConfigurationError, ConnectionClosed, GuardError, ProtocolError
 from ._handle import ConnectionHandle, current_connection
 from ._middleware import WebSocketGuardMiddleware
-from ._plugin import Allow, Close, Decision, Deny, Drop, MessagePolicy, Observer, Policy
+from ._plugin import Allow, Close, Decision, Deny, Drop, MessagePolicy, Observer, Policy, Statistics, Tally
 from ._state import State
 
 __all__ = [
@@ -59,11 +62,14 @@ __all__ = [
     "Ended",
     "Event",
     "GuardError",
+    "HandlerOutlived",
     "HandlerStopped",
     "Handshake",
     "Initiator",
     "LateSend",
     "Leaked",
+    "MessageHandled",
+    "MessageLost",
     "MessagePolicy",
     "MessageReceived",
     "MessageSent",
@@ -77,6 +83,8 @@ __all__ = [
     "Rejected",
     "SendTimedOut",
     "State",
+    "Statistics",
+    "Tally",
     "Terminal",
     "Violated",
     "WebSocketGuardMiddleware",

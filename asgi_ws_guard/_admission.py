@@ -16,7 +16,6 @@ from ._close import CloseCode, CloseStatus
 from ._dispatch import name_of
 from ._events import Handshake
 from ._plugin import ALLOW, Allow, Close, Deny, Drop, MessagePolicy, Policy
-from ._types import Message
 
 _log = logging.getLogger("asgi_ws_guard")
 FAILED = "policy_failed"
@@ -69,19 +68,3 @@ def judge(
         if not isinstance(decision, Allow):
             return name_of(policy), decision
     return "", ALLOW
-
-
-def payload_size(message: Message) -> int:
-    """
-    Measure a payload as it goes over the wire.
-
-    Args:
-        message: A `websocket.send` or `websocket.receive`.
-
-    Returns:
-        Bytes, of UTF-8 for text; 0 for what is neither.
-    """
-    text, data = message.get("text"), message.get("bytes")
-    if isinstance(text, str):
-        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    return len(data) if isinstance(data, bytes | bytearray | memoryview) else 0

@@ -105,23 +105,26 @@ class Connection:
         answers: Messages of any other type that the server took.
         failed: Messages that the server did not, or not surely, take.
         refused: Messages that were a `ProtocolError`.
+        dropped: dict: `DropReason` value -> number of messages; None as long as there are none.
+        route: Route template of the framework, None as long as none is known; the caller sets it.
     """
 
     __slots__ = (
         "_accepted_at_s",
         "_answered_at_s",
         "_can_deny",
-        "_dropped",
         "_opened_at_s",
         "_response_status",
         "answers",
         "connection_id",
         "disconnect_read",
+        "dropped",
         "ended",
         "failed",
         "finished",
         "received",
         "refused",
+        "route",
         "sent",
         "state",
     )
@@ -137,7 +140,8 @@ class Connection:
         self.failed = 0
         self.refused = 0
         self.answers = 0
-        self._dropped: dict[str, int] | None = None
+        self.route: str | None = None
+        self.dropped: dict[str, int] | None = None
         self._can_deny = can_deny
         self._opened_at_s = at_s
         self._answered_at_s: float | None = None
@@ -153,7 +157,7 @@ class Connection:
             forwarded=self.sent + self.answers,
             failed=self.failed,
             refused=self.refused,
-            dropped=dict(self._dropped or {}),
+            dropped=dict(self.dropped or {}),
         )
 
     @property
@@ -222,9 +226,9 @@ class Connection:
         Args:
             reason: Why.
         """
-        if self._dropped is None:
-            self._dropped = {}
-        self._dropped[reason.value] = self._dropped.get(reason.value, 0) + 1
+        if self.dropped is None:
+            self.dropped = {}
+        self.dropped[reason.value] = self.dropped.get(reason.value, 0) + 1
 
     def end(
         self,
@@ -271,7 +275,15 @@ class Connection:
         code = CloseCode.ABNORMAL_CLOSURE.value
         return self.end(at_s, because=DropReason.GUARD_CLOSED, status=status, code=code)
 
-    def finish(self, at_s: float, *, path: str, error_type: str | None, absorbed_type: str | None) -> tuple[Event, ...]:
+    def finish(
+        self,
+        at_s: float,
+        *,
+        path: str,
+        error_type: str | None,
+        absorbed_type: str | None,
+        books: Books | None = None,
+    ) -> tuple[Event, ...]:
         """
         Tell the terminal event of an ended connection, once.
 
@@ -280,6 +292,7 @@ class Connection:
             path: Decoded path of the handshake.
             error_type: Qualified name of the exception that leaves the guard, None when none does.
             absorbed_type: Qualified name of the exception that ended at the guard, None when none did.
+            books: What became of every message, when some were counted beside this object; None: `books`.
 
         Returns:
             `Rejected`, `Abandoned` or `Closed`; nothing when it was told before.
@@ -294,6 +307,7 @@ class Connection:
             self.connection_id,
             at_s,
             path,
+            self.route,
             end.code,
             end.reason,
             end.initiator,
@@ -303,7 +317,7 @@ class Connection:
             at_s - end.at_s,
             error_type,
             absorbed_type,
-            self.books,
+            self.books if books is None else books,
         )
         if self.accepted:
             return (Closed(*facts),)
@@ -319,7 +333,7 @@ class Connection:
                 message = {**message, "bytes": bytes(data)}
         elif message_type == "websocket.accept":
             self._accepted_at_s = self._answered_at_s = at_s
-            events = (Accepted(self.connection_id, at_s, message.get("subprotocol")),)
+            events = (Accepted(self.connection_id, at_s, message.get("subprotocol"), self.route),)
         elif message_type == "websocket.close":
             message, events = self._close(message, at_s)
         elif message_type == "websocket.http.response.start":

@@ -22,14 +22,21 @@ class Dispatch:
 
     Attributes:
         observers: In the order in which they hear.
-        wants_messages: Whether one of them asked to hear of every message.
         failures: dict: name of an observer -> number of exceptions that were contained.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self.observers = tuple(observers)
-        self.wants_messages = any(getattr(observer, "wants_messages", False) for observer in self.observers)
         self.failures: dict[str, int] = {}
+
+    def asks_for(self, wish: str) -> bool:
+        """
+        Tell whether an observer has a wish; it may have it at one time and not at another.
+
+        Args:
+            wish: Name of the attribute by which it says so.
+        """
+        return any(getattr(observer, wish, False) for observer in self.observers)
 
     def tell(self, events: tuple[Event, ...], reported: frozenset[int]) -> frozenset[int]:
         """

@@ -75,6 +75,11 @@ class Books:
         failed: Messages at which the server raised a real error, or whose send was cancelled or timed out.
         refused: Messages that were a `ProtocolError`.
         dropped: dict: `DropReason` value -> number of messages.
+        received_texts: Text messages among `received`. This and the next three are counted only for an observer with
+            a true attribute ``wants_sizes``, and else 0.
+        received_bytes: Bytes of the payloads of `received`, of UTF-8 for text.
+        sent_texts: Text messages among `sent`.
+        sent_bytes: Bytes of the payloads of `sent`, of UTF-8 for text.
     """
 
     received: int = 0
@@ -83,6 +88,10 @@ class Books:
     failed: int = 0
     refused: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    received_texts: int = 0
+    received_bytes: int = 0
+    sent_texts: int = 0
+    sent_bytes: int = 0
 
     @property
     def dropped_total(self) -> int:
@@ -103,6 +112,10 @@ class Books:
             failed=self.failed + other.failed,
             refused=self.refused + other.refused,
             dropped={reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0) for reason in reasons},
+            received_texts=self.received_texts + other.received_texts,
+            received_bytes=self.received_bytes + other.received_bytes,
+            sent_texts=self.sent_texts + other.sent_texts,
+            sent_bytes=self.sent_bytes + other.sent_bytes,
         )
 
 
@@ -138,9 +151,16 @@ class Opened(Event):
 
 @dataclass(frozen=True, slots=True)
 class Accepted(Event):
-    """The application accepted the handshake. The subprotocol is hidden from `repr`: some answer with a token."""
+    """
+    The application accepted the handshake.
+
+    Attributes:
+        subprotocol: What the application chose; hidden from `repr`, for some answer with a token.
+        route: Route template of the framework such as ``"/rooms/{room}"``, None when it gives none.
+    """
 
     subprotocol: str | None = field(repr=False)
+    route: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +175,7 @@ class Ended(Event):
 
 @dataclass(frozen=True, slots=True)
 class LateSend(Event):
-    """The first message that the application sent after the end (G1)."""
+    """The first message that the application sent after the end, of each reason (G1)."""
 
     message_type: str
     reason: DropReason
@@ -203,6 +223,22 @@ class HandlerStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerOutlived(Event):
+    """
+    The handler is still running although its connection ended long ago: it sends nothing, so nothing stops it.
+
+    Told once, when twice ``linger_s`` and a second are over; the terminal event follows when the handler is done.
+
+    Attributes:
+        lingered_s: Seconds since the end.
+        books: What became of every message so far.
+    """
+
+    lingered_s: float
+    books: Books
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyApplied(Event):
     """A policy answered with anything but `Allow`."""
 
@@ -220,11 +256,55 @@ class MessageReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class MessageSent(Event):
-    """The server took a message. Only for observers that ask for messages."""
+class MessageHandled(Event):
+    """
+    The application asked for the next message, or the connection ended. Only for observers that ask for messages.
+
+    Attributes:
+        kind: What the message was that the application received before.
+        size: Its payload in bytes, of UTF-8 for text.
+        took_s: Seconds since it was delivered.
+    """
 
     kind: Literal["text", "binary"]
     size: int
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSent(Event):
+    """
+    The server took a message. Only for observers that ask for messages.
+
+    Attributes:
+        kind: ``"text"`` or ``"binary"``.
+        size: Its payload in bytes, of UTF-8 for text.
+        took_s: Seconds that the server's `send` took.
+    """
+
+    kind: Literal["text", "binary"]
+    size: int
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLost(Event):
+    """
+    The server was given a message and did not take it. Only for observers that ask for messages.
+
+    Attributes:
+        kind: ``"text"`` or ``"binary"``.
+        size: Its payload in bytes, of UTF-8 for text.
+        took_s: Seconds until the server's `send` raised, was cancelled or timed out.
+        reason: Why it counts as dropped, None when it counts as failed.
+        error_type: Qualified name of the exception, None when it was dropped.
+    """
+
+    kind: Literal["text", "binary"]
+    size: int
+    took_s: float
+    reason: DropReason | None
+    error_type: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +314,7 @@ class Terminal(Event):
 
     Attributes:
         path: Decoded path of the handshake, may hold control characters.
+        route: Route template of the framework such as ``"/rooms/{room}"``, None when it gives none.
         code: Close code of the end; None when there was none.
         reason: Close reason of the end, foreign text; hidden from `repr`.
         initiator: Who ended the connection.
@@ -247,6 +328,7 @@ class Terminal(Event):
     """
 
     path: str
+    route: str | None
     code: int | None
     reason: str = field(repr=False)
     initiator: Initiator

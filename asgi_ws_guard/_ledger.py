@@ -1,23 +1,227 @@
 """
-The books of all connections of one guard that are over (G13).
+The sums of one guard, by route: over its connections that are over, and over those that live (G13).
 
-Plain integers, written once per connection. The live ones keep their own books.
+Plain integers. A connection that is over was added once; the live ones keep their own books and are read when somebody
+asks, in whatever thread: every number of theirs only ever grows, and one lock makes them pass from the live to the
+others at once. `asgi_ws_guard._plugin.Statistics` is its face.
 """
 
 from __future__ import annotations
 
+from threading import RLock
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
 from ._events import Books
+from ._plugin import OVERFLOW, Tally
+
+if TYPE_CHECKING:
+    from ._dispatch import Dispatch
+    from ._session import Session
+    from ._watch import Watch
+
+MAX_ROUTES = 200
+"""Routes and schemes that are told apart. More is not an application's routing table but its paths."""
+
+
+class Account:
+    """
+    The sums of one route and scheme.
+
+    Attributes:
+        accepted, denied, aborted: Opening handshakes, by result.
+        active, zombies: Live connections, when it is a sum over those.
+        received, received_texts, received_bytes, sent, sent_texts, sent_bytes: Messages and bytes.
+        forwarded, failed, refused: Outcomes of what the application sent.
+        dropped: dict: reason -> number.
+    """
+
+    __slots__ = (
+        "aborted",
+        "accepted",
+        "active",
+        "denied",
+        "dropped",
+        "failed",
+        "forwarded",
+        "received",
+        "received_bytes",
+        "received_texts",
+        "refused",
+        "sent",
+        "sent_bytes",
+        "sent_texts",
+        "zombies",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = self.denied = self.aborted = 0
+        self.active = self.zombies = 0
+        self.received = self.received_texts = self.received_bytes = 0
+        self.sent = self.sent_texts = self.sent_bytes = 0
+        self.forwarded = self.failed = self.refused = 0
+        self.dropped: dict[str, int] = {}
+
+    def copy(self) -> Account:
+        """Give a copy that nobody else changes."""
+        twin = Account()
+        for name in self.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin.dropped = dict(self.dropped)
+        return twin
+
+    def add(self, books: Books) -> None:
+        """
+        Add the books of a connection that is over, or the outcome of one late message.
+
+        Args:
+            books: What became of its messages.
+        """
+        self.received += books.received
+        self.received_texts += books.received_texts
+        self.received_bytes += books.received_bytes
+        self.sent += books.sent
+        self.sent_texts += books.sent_texts
+        self.sent_bytes += books.sent_bytes
+        self.forwarded += books.forwarded
+        self.failed += books.failed
+        self.refused += books.refused
+        for reason, number in books.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+    def add_live(self, session: Session) -> None:
+        """
+        Add a live connection: the same as `add`, without an object in between, for there may be ten thousand.
+
+        Args:
+            session: A connection that was accepted.
+        """
+        connection, path = session.connection, session.path
+        if connection.ended is None:
+            self.active += 1
+        else:
+            self.zombies += 1
+        messages, texts, size = path.received
+        self.received += messages + connection.received
+        self.received_texts += texts
+        self.received_bytes += size
+        messages, texts, size = path.sent
+        messages += connection.sent
+        self.sent += messages
+        self.sent_texts += texts
+        self.sent_bytes += size
+        self.forwarded += messages + connection.answers
+        self.failed += connection.failed
+        self.refused += connection.refused
+        if connection.dropped:
+            for reason, number in connection.dropped.copy().items():
+                self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+    @property
+    def books(self) -> Books:
+        """A frozen copy of what became of every message."""
+        return Books(
+            received=self.received,
+            sent=self.sent,
+            forwarded=self.forwarded,
+            failed=self.failed,
+            refused=self.refused,
+            dropped=dict(self.dropped),
+            received_texts=self.received_texts,
+            received_bytes=self.received_bytes,
+            sent_texts=self.sent_texts,
+            sent_bytes=self.sent_bytes,
+        )
 
 
 class Ledger:
     """
-    What became of every message of every connection whose handler is done.
+    What the connections of one guard have done, and how many there are.
 
     Attributes:
-        over: The sum of their books.
+        lock: Held while a connection passes from the live to those that are over.
     """
 
-    __slots__ = ("over",)
+    __slots__ = ("__weakref__", "_accounts", "_dispatch", "_watches", "lock")
 
-    def __init__(self) -> None:
-        self.over = Books()
+    def __init__(self, dispatch: Dispatch) -> None:
+        """
+        Begin with nothing.
+
+        Args:
+            dispatch: The guard's observers, for their failures.
+        """
+        self.lock = RLock()
+        self._dispatch = dispatch
+        self._accounts: dict[tuple[str | None, str], Account] = {}
+        self._watches: WeakSet[Watch] = WeakSet()
+
+    def add_watch(self, watch: Watch) -> None:
+        """
+        Take the connections of one more event loop into account.
+
+        Args:
+            watch: Watches them.
+        """
+        with self.lock:
+            self._watches.add(watch)
+
+    def account(self, route: str | None, scheme: str) -> Account:
+        """
+        Give the sums of a route; beyond `MAX_ROUTES` those of `OVERFLOW`.
+
+        Args:
+            route: Route template, None when none is known.
+            scheme: Scheme of the scope; anything but ``"wss"`` counts as ``"ws"``.
+        """
+        scheme = "wss" if scheme == "wss" else "ws"
+        account = self._accounts.get((route, scheme))
+        if account is None:
+            if len(self._accounts) >= MAX_ROUTES:
+                route = OVERFLOW
+            with self.lock:
+                account = self._accounts.setdefault((route, scheme), Account())
+        return account
+
+    def live(self) -> list[Session]:
+        """List the connections whose handler is running."""
+        with self.lock:
+            return [session for watch in self._watches for session in tuple(watch.sessions)]
+
+    def tallies(self) -> list[Tally]:
+        """Sum up by route; see `Statistics`."""
+        with self.lock:
+            live = self.live()
+            sums = {label: account.copy() for label, account in self._accounts.items()}
+            labels = {id(account): label for label, account in self._accounts.items()}
+        for session in live:
+            if session.account is not None:
+                sums[labels[id(session.account)]].add_live(session)
+        return [
+            Tally(
+                route=route,
+                scheme=scheme,
+                accepted=one.accepted,
+                denied=one.denied,
+                aborted=one.aborted,
+                active=one.active,
+                zombies=one.zombies,
+                books=one.books,
+            )
+            for (route, scheme), one in sums.items()
+        ]
+
+    def books(self) -> dict[str, Books]:
+        """Give the books of every live connection; see `Statistics`."""
+        return {session.connection_id: session.books() for session in self.live()}
+
+    def observer_failures(self) -> dict[str, int]:
+        """Give the contained exceptions of observers; see `Statistics`."""
+        return dict(self._dispatch.failures)
+
+    def totals(self) -> Books:
+        """Sum up what became of every message, those of handshakes without an answer included."""
+        with self.lock:
+            live = self.live()
+            over = sum((account.books for account in self._accounts.values()), Books())
+        return sum((session.books() for session in live), over)

@@ -1,56 +1,50 @@
 """
-The two coroutines that every message passes.
+The path of the messages of one connection: the switches on its two lanes, and what was counted there.
 
-A message of an open connection that is in no way special is forwarded here, with no event built, no clock read and
-no attribute touched: the state of the path lives in closure cells, because that is what a pure Python wrapper can
-afford (``benchmarks/overhead.py`` has the prices). Everything else goes to
-the receiving or the sending side, which also open and shut the path. ``tests/unit/test_path.py`` proves it equal to
-the tables of ``_state.py``.
+The lanes themselves are the coroutines of `_lanes.py`. The receiving and the sending side open and shut the path; the
+ledger reads the counts, from any thread. ``tests/unit/test_path.py`` proves it equal to the tables of ``_state.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 from types import CellType, CodeType
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple
 
+from ._lanes import (
+    BLOCKED,
+    Blocked,
+    Inbound,
+    Outbound,
+    Reading,
+    Ticks,
+    make_measured_receive,
+    make_measured_send,
+    make_receive,
+    make_send,
+    make_tracked_send,
+    payload_size,
+    tracked,
+)
 from ._types import Message, Receive, Send
 
 GRANT = 1024
 """Forwarded messages between two looks at whether the event loop got a turn. Rarely enough to cost nothing."""
 
 
-class Inbound(Protocol):
-    """What the path asks of the receiving side."""
+class Counts(NamedTuple):
+    """
+    What passed one lane.
 
-    async def receive(self) -> Message:
-        """Read while the path may not."""
+    Attributes:
+        messages: Number of messages.
+        texts: Number of text messages among them; 0 when nobody measures.
+        size: Bytes of their payloads; 0 when nobody measures.
+    """
 
-    async def arrived(self, message: Message) -> Message:
-        """Take a message that the path read and that is special."""
-
-    def read_failed(self, error: BaseException) -> Message:
-        """Take what the server's `receive` raised; give the disconnect or raise."""
-
-
-class Outbound(Protocol):
-    """What the path asks of the sending side."""
-
-    async def send(self, message: Message) -> None:
-        """Send what the path may not."""
-
-    def send_failed(self, message: Message, error: BaseException) -> None:
-        """Take what the server's `send` raised; absorb or raise."""
-
-    async def granted(self) -> None:
-        """Take note that `GRANT` messages were forwarded; `Path.take_sent` is due."""
-
-
-class _Blocked:
-    """Stands in for a pending read: nobody may read from the server directly."""
-
-
-BLOCKED = _Blocked()
+    messages: int
+    texts: int
+    size: int
 
 
 class Path:
@@ -71,6 +65,8 @@ class Path:
         inbound: Inbound,
         outbound: Outbound,
         in_flight: set[Awaitable[None]] | None = None,
+        *,
+        measured: bool = False,
     ) -> None:
         """
         Make a path on which nothing may pass yet but what both sides are asked about.
@@ -81,39 +77,69 @@ class Path:
             inbound: The receiving side.
             outbound: The sending side.
             in_flight: Holds what the server has not finished of the messages that pass here; None: nobody asks.
+            measured: Count text messages and bytes too.
         """
-        self.receive = _make_receive(inbound, receive)
-        self.send = _make_send(outbound, send) if in_flight is None else _make_tracked_send(outbound, send, in_flight)
+        self.receive = (make_measured_receive if measured else make_receive)(inbound, receive)
+        if measured:
+            self.send = make_measured_send(outbound, send if in_flight is None else tracked(send, in_flight))
+        elif in_flight is not None:
+            self.send = make_tracked_send(outbound, send, in_flight)
+        else:
+            self.send = make_send(outbound, send)
+        self.grant()
 
     @property
     def reading(self) -> Awaitable[Message] | None:
         """The server's awaitable that somebody reads from directly, None when nobody does."""
-        reading: Awaitable[Message] | _Blocked | None = self._cell("reading").cell_contents
-        return None if isinstance(reading, _Blocked) else reading
+        reading: Reading = self._cell("reading").cell_contents
+        return None if isinstance(reading, Blocked) else reading
 
     @property
-    def received(self) -> int:
-        """Messages that were received on this path since `take_received`."""
-        return cast(int, self._cell("received").cell_contents)
+    def received(self) -> Counts:
+        """What was received on this path."""
+        return _counts(self.receive, "received")
 
-    def take_received(self) -> int:
-        """Give the number of messages received on this path since it was last asked for."""
-        received, self._cell("received").cell_contents = self.received, 0
-        return received
+    @property
+    def sent(self) -> Counts:
+        """What was forwarded on this path, and beside it by `spend`."""
+        return _counts(self.send, "sent")
 
-    def take_sent(self) -> int:
-        """Give the number of messages forwarded on this path since it was last asked for, and grant `GRANT` more."""
-        left, self._cell("left").cell_contents = self._cell("left").cell_contents, GRANT
-        return GRANT - cast(int, left)
+    def grant(self, beside: int = 0) -> None:
+        """
+        Let messages pass until `Outbound.granted` is due again, with the `GRANT`-th.
+
+        Args:
+            beside: Messages to count with which it was due.
+        """
+        cell = self._cell("sent")
+        cell.cell_contents = Ticks(GRANT - 1, cell.cell_contents.counted + beside)
 
     def report_each(self) -> None:
-        """Make `Outbound.granted` due for every message from now on."""
-        self._cell("left").cell_contents = 1
+        """Make `Outbound.granted` due for every message from now on; none is counted here any more."""
+        cell = self._cell("sent")
+        cell.cell_contents = Ticks(0, cell.cell_contents.counted)
 
     def spend(self) -> bool:
-        """Count a message that was forwarded beside this path; tell whether `Outbound.granted` is due."""
-        self._cell("left").cell_contents -= 1
-        return not self._cell("left").cell_contents
+        """Count a message that was forwarded beside this path; tell whether `Outbound.granted` is due instead."""
+        return next(self._cell("sent").cell_contents, self) is self
+
+    def measure_received(self, message: Message) -> None:
+        """
+        Measure a message that was received beside this path, if anybody wants to know.
+
+        Args:
+            message: A `websocket.receive`.
+        """
+        _measure(self.receive, message)
+
+    def measure_sent(self, message: Message) -> None:
+        """
+        Measure a message that was forwarded beside this path, if anybody wants to know.
+
+        Args:
+            message: A `websocket.send`.
+        """
+        _measure(self.send, message)
 
     def open(self) -> None:
         """Let ordinary messages pass in both directions without a question."""
@@ -146,125 +172,25 @@ class Path:
             reading.cell_contents = None
 
     def _cell(self, name: str) -> CellType:
-        function: Any = self.receive if name in ("reading", "receivable", "received") else self.send
+        function: Any = self.receive if name in ("reading", "receivable") else self.send
         cell: CellType = function.__closure__[_INDEXES[function.__code__][name]]
         return cell
 
 
-def _make_receive(inbound: Inbound, server_receive: Receive) -> Receive:
-    reading: Awaitable[Message] | _Blocked | None = None
-    receivable: str | None = None
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal reading, received
-        if reading is not None:
-            return await inbound.receive()
-        reading = awaitable = server_receive()
-        try:
-            message = await awaitable
-        except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
-            reading = None
-            return inbound.read_failed(error)
-        reading = None
-        try:
-            if message["type"] == receivable:
-                received += 1
-                return message
-        except (KeyError, TypeError):
-            pass
-        return await inbound.arrived(message)
-
-    return receive
+def _counts(function: Any, counted: str) -> Counts:
+    cells, index = function.__closure__, _INDEXES[function.__code__]
+    messages: int = cells[index[counted]].cell_contents.counted
+    if "texts" not in index:
+        return Counts(messages, 0, 0)
+    return Counts(messages, cells[index["texts"]].cell_contents.counted, cells[index["size"]].cell_contents)
 
 
-def _make_send(outbound: Outbound, server_send: Send) -> Send:
-    sendable: str | None = None
-    left = GRANT
-
-    async def send(message: Message) -> None:
-        nonlocal left
-        is_plain = False
-        try:
-            if message["type"] == sendable and (
-                type(message["text"]) is str if "bytes" not in message else _is_one_payload(message)
-            ):
-                is_plain = True
-                await server_send(message)
-                left -= 1
-                if left:
-                    return
-        except BaseException as error:
-            if is_plain:
-                outbound.send_failed(message, error)
-                return
-            if not isinstance(error, KeyError | TypeError):
-                raise
-        await (outbound.granted() if is_plain else outbound.send(message))
-
-    return send
-
-
-def _make_tracked_send(outbound: Outbound, server_send: Send, in_flight: set[Awaitable[None]]) -> Send:
-    """The same, for a guard with a send deadline: a send that suspends can be found in *in_flight*."""
-    sendable: str | None = None
-    left = GRANT
-
-    async def send(message: Message) -> None:
-        nonlocal left
-        is_plain = False
-        try:
-            if message["type"] == sendable and (
-                type(message["text"]) is str if "bytes" not in message else _is_one_payload(message)
-            ):
-                is_plain = True
-                awaitable = server_send(message)
-                in_flight.add(awaitable)
-                try:
-                    await awaitable
-                finally:
-                    in_flight.discard(awaitable)
-                left -= 1
-                if left:
-                    return
-        except BaseException as error:
-            if is_plain:
-                outbound.send_failed(message, error)
-                return
-            if not isinstance(error, KeyError | TypeError):
-                raise
-        await (outbound.granted() if is_plain else outbound.send(message))
-
-    return send
-
-
-def _is_one_payload(message: Message) -> bool:
-    """Tell whether a message with the key ``bytes`` is plain: Quart 0.22 always sends both keys, one of them None."""
-    data, text = message["bytes"], message.get("text")
-    return (data is None and type(text) is str) or (text is None and type(data) is bytes)
-
-
-def tracked(send: Send, in_flight: set[Awaitable[None]]) -> Send:
-    """
-    Let others see which sends the server has not finished.
-
-    Args:
-        send: The server's `send`.
-        in_flight: Holds what is awaited, for as long as it is.
-
-    Returns:
-        A send that costs a little more than the server's.
-    """
-
-    async def send_tracked(message: Message) -> None:
-        awaitable = send(message)
-        in_flight.add(awaitable)
-        try:
-            await awaitable
-        finally:
-            in_flight.discard(awaitable)
-
-    return send_tracked
+def _measure(function: Any, message: Message) -> None:
+    cells, index = function.__closure__, _INDEXES[function.__code__]
+    if "size" in index:
+        cells[index["size"]].cell_contents += payload_size(message)
+        if message.get("text") is not None:
+            next(cells[index["texts"]].cell_contents)
 
 
 def _indexes(*functions: Any) -> dict[CodeType, dict[str, int]]:
@@ -275,4 +201,10 @@ def _indexes(*functions: Any) -> dict[CodeType, dict[str, int]]:
 
 
 _NONE: Any = None
-_INDEXES = _indexes(_make_receive(_NONE, _NONE), _make_send(_NONE, _NONE), _make_tracked_send(_NONE, _NONE, _NONE))
+_INDEXES = _indexes(
+    make_receive(_NONE, _NONE),
+    make_measured_receive(_NONE, _NONE),
+    make_send(_NONE, _NONE),
+    make_measured_send(_NONE, _NONE),
+    make_tracked_send(_NONE, _NONE, _NONE),
+)

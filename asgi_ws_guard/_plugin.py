@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from ._close import CloseCode, CloseStatus
-from ._events import Event, Handshake
+from ._events import Books, Event, Handshake
 
 
 @runtime_checkable
@@ -20,8 +20,14 @@ class Observer(Protocol):
     """
     Hears every event, in order, on the event loop's thread.
 
-    Any callable will do. One that has a true attribute ``wants_messages`` also hears `MessageReceived` and
-    `MessageSent`, which costs every message of every connection a slower path.
+    Any callable will do. `Opened` and the terminal event are told in the task that runs the handler: a context variable
+    that is set at the one and reset at the other is seen by the handler and by the tasks that it creates.
+
+    Attributes that an observer may have; the first two are looked at once per connection:
+        wants_messages: True: hear `MessageReceived`, `MessageHandled`, `MessageSent` and `MessageLost` too, which costs
+            every message a slower path.
+        wants_sizes: True: let text messages and bytes be counted in the books.
+        attach: A method that is given the guard's `Statistics`, once, when the guard is built.
     """
 
     def __call__(self, event: Event, /) -> None:
@@ -33,6 +39,55 @@ class Observer(Protocol):
         Args:
             event: Any event; unknown classes are to be ignored, new ones may come.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """
+    The sums of one route of one guard, since the guard was built.
+
+    Attributes:
+        route: Route template, None for connections of which none is known, `OVERFLOW` for those beyond the bound.
+        scheme: ``"ws"`` or ``"wss"``.
+        accepted: Opening handshakes that the application accepted.
+        denied: Opening handshakes that were denied, or left without an answer.
+        aborted: Opening handshakes during which the client left.
+        active: Connections that are open now.
+        zombies: Handlers that are running now although their connection has ended.
+        books: What became of every message.
+    """
+
+    route: str | None
+    scheme: str
+    accepted: int
+    denied: int
+    aborted: int
+    active: int
+    zombies: int
+    books: Books
+
+
+OVERFLOW = "asgi_ws_guard.overflow"
+"""Stands in for every route beyond the bound: a label set must stay finite."""
+
+
+class Statistics(Protocol):
+    """What an observer may read of a guard at any time, in any thread."""
+
+    def tallies(self) -> list[Tally]:
+        """
+        Sum up by route. A connection counts from its accept, or from its end when there was none.
+
+        Returns:
+            One for each route and scheme that was seen, at most a few hundred; all numbers but the two that say "now"
+            only ever grow.
+        """
+
+    def books(self) -> dict[str, Books]:
+        """Give the books of every live connection. Dict: connection id -> books."""
+
+    def observer_failures(self) -> dict[str, int]:
+        """Give the exceptions of observers that were contained. Dict: name of an observer -> number."""
 
 
 @dataclass(frozen=True, slots=True)

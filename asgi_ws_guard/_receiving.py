@@ -123,7 +123,7 @@ class Receiving:
             ProtocolError: The server's message is malformed.
         """
         session = self._session
-        session.tell(session.connection.receive(message, session.loop.time()))
+        session.take_in(message)
         if message["type"] == "websocket.disconnect":
             self._disconnected(message)
             return None
@@ -187,7 +187,7 @@ class Receiving:
                 done, message = step(self.read())
                 if not done:
                     return
-                session.tell(session.connection.receive(message, session.loop.time()))
+                session.take_in(message)
             except Exception as error:  # noqa: BLE001 - it is raised in the application's next receive
                 self.pump_failed(error)
                 return
@@ -199,7 +199,7 @@ class Receiving:
     def look(self) -> None:
         """Start to read ahead when nobody has received for a while; the watch calls it."""
         session = self._session
-        now, seen = session.loop.time(), session.connection.received + session.path.received
+        now, seen = session.loop.time(), session.connection.received + session.path.received.messages
         if session.path.reading is not None or self._running() or seen != self._seen:
             self._seen, self._idle_since_s = seen, now
         elif now - self._idle_since_s >= IDLE_S:

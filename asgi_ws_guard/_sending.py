@@ -17,9 +17,9 @@ from ._connection import Verdict
 from ._events import Books, CloseAdjusted, DropReason, Event, HandlerStopped, LateSend, Leaked
 from ._exceptions import ConnectionClosed
 from ._handle import _current
+from ._lanes import tracked
 from ._linger import Linger
 from ._loops import Flag, cancelled_from_outside, interrupt
-from ._path import tracked
 from ._servers import peer_lost, private_code, refuses_code
 from ._types import Message, Send
 
@@ -61,7 +61,7 @@ class Sending:
         self._closing: Flag | None = None
         self._linger: Linger | None = None
         self._is_busy = False
-        self._told_late = False
+        self._told_late: DropReason | None = None
 
     async def send(self, message: Message) -> None:
         """
@@ -76,7 +76,9 @@ class Sending:
         """
         session = self._session
         session.see_sender()
+        session.find_route()
         step = session.connection.send(message, session.loop.time())
+        session.count_accepted()
         session.tell(step.events)
         if step.error is not None:
             session.count_late(Books(refused=1))
@@ -88,13 +90,14 @@ class Sending:
         else:
             session.drop(DropReason.POLICY)
 
-    def send_failed(self, message: Message, error: BaseException) -> None:
+    def send_failed(self, message: Message, error: BaseException, started_s: float | None = None) -> None:
         """
         Take what the server's `send` raised.
 
         Args:
             message: The message that was not, or not known to be, taken.
             error: The server's exception, a cancellation, or the deadline's.
+            started_s: When the server was given it; None when nobody wants to know.
 
         Raises:
             BaseException: The error, unless it says no more than that the peer is gone.
@@ -103,10 +106,12 @@ class Sending:
         session = self._session
         if isinstance(error, Exception) and peer_lost(error):
             session.transport_lost()
-            self._dropped(message["type"])
+            reason = self._dropped(message["type"])
+            session.lost(message, started_s, error, reason)
         else:
             session.connection.failed += 1
             session.count_late(Books(failed=1))
+            session.lost(message, started_s, error)
             if not self._has_expired(error):
                 raise error
         if session.options.late_sends == "raise":
@@ -134,10 +139,10 @@ class Sending:
         """Count what went, and let the loop go round if it did not since the last time: no send may have suspended."""
         session = self._session
         if session.connection.finished:
-            session.path.report_each()
+            session.connection.sent += 1
             session.count_late(Books(sent=1, forwarded=1))
             return
-        session.connection.sent += session.path.take_sent()
+        session.path.grant(beside=1)
         if self._is_busy:
             await session.loop.turn()
             return
@@ -207,12 +212,13 @@ class Sending:
     async def _forward(self, message: Message) -> None:
         session = self._session
         is_end = session.connection.ended is not None
+        started_s = session.loop.time()
         try:
             await (self._write_close(message, translate=True) if is_end else self.write(message))
         except BaseException as error:  # noqa: BLE001 - it is raised again, or known to say "gone"
-            self.send_failed(message, error)
+            self.send_failed(message, error, started_s)
             return
-        session.forwarded(message)
+        session.forwarded(message, started_s)
         if message["type"] == "websocket.send" and session.path.spend():
             await self.granted()
 
@@ -253,17 +259,18 @@ class Sending:
         if answer == "raise":
             raise self._closed()
 
-    def _dropped(self, message_type: str) -> None:
-        """Count a late send; report the first one of the connection with the line of the application."""
+    def _dropped(self, message_type: str) -> DropReason:
+        """Count a late send; report the first one of each reason with the line of the application."""
         session = self._session
         end = session.connection.ended
         assert end is not None  # noqa: S101 - only an ended connection drops
         session.drop(end.because)
-        if not self._told_late:
-            self._told_late = True
+        if self._told_late is not end.because:
+            self._told_late = end.because
             kind = Leaked if session.connection.finished else LateSend
             event: Event = kind(session.connection_id, session.loop.time(), message_type, end.because, call_site())
             session.tell((event,))
+        return end.because
 
     def _lingering(self) -> Linger:
         session = self._session

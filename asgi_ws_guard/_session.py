@@ -10,27 +10,34 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
-from ._admission import admit, judge, payload_size
+from ._admission import admit, judge
 from ._close import CloseCode, CloseStatus, Initiator, legal_code, legal_reason
-from ._connection import Connection
+from ._connection import Connection, End
 from ._edge import without_disconnects
 from ._events import (
+    Abandoned,
     Books,
     DropReason,
     Event,
+    HandlerOutlived,
     Handshake,
+    MessageHandled,
+    MessageLost,
     MessageReceived,
     MessageSent,
     Opened,
     PolicyApplied,
     ReadAheadFull,
+    Rejected,
     SendTimedOut,
 )
 from ._handle import ConnectionHandle, _current
+from ._lanes import payload_size
 from ._linger import absorb_cancels
 from ._path import Path
 from ._plugin import Allow, Close, Deny, Drop
 from ._receiving import Receiving
+from ._route import route_of
 from ._scope import HANDLE_KEY, can_deny, handshake_of
 from ._sending import Sending
 from ._servers import cancel_loses_messages, peer_lost
@@ -39,7 +46,7 @@ from ._types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from ._dispatch import Dispatch
-    from ._ledger import Ledger
+    from ._ledger import Account, Ledger
     from ._loops import Flag
     from ._options import Options
     from ._senders import Senders
@@ -54,6 +61,7 @@ class Session:
     One guarded connection.
 
     Attributes:
+        account: The sums of its route in the ledger, None before the accept.
         connection: Its state and its books.
         handle: What the application may know of it.
         loop: The event loop that it lives on.
@@ -68,12 +76,18 @@ class Session:
         "_absorbed",
         "_dispatch",
         "_end_flag",
+        "_handling",
         "_is_end_told",
+        "_is_outlived_told",
         "_ledger",
         "_outer",
         "_reported",
+        "_scheme",
+        "_scope",
         "_url_path",
+        "_wants",
         "_watch",
+        "account",
         "connection",
         "handle",
         "loop",
@@ -103,11 +117,17 @@ class Session:
         self._ledger = ledger
         self._watch = watch
         self._url_path = str(scope["path"])
+        self._scheme = str(scope["scheme"])
+        self._scope: Scope | None = scope
+        self._handling: tuple[Literal["text", "binary"], int, float] | None = None
+        self._wants = dispatch.asks_for("wants_messages")
+        self.account: Account | None = None
         self._outer: ConnectionHandle | None = None
         self._absorbed: BaseException | None = None
         self._reported = _NOBODY
         self._end_flag: Flag | None = None
         self._is_end_told = False
+        self._is_outlived_told = False
 
     async def start(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """
@@ -124,7 +144,14 @@ class Session:
         never_direct = self.loop.has_tasks and cancel_loses_messages()
         self.receiving = Receiving(self, receive, never_direct=never_direct)
         self.sending = Sending(self, send)
-        self.path = Path(receive, send, self.receiving, self.sending, self.sending.in_flight)
+        self.path = Path(
+            receive,
+            send,
+            self.receiving,
+            self.sending,
+            self.sending.in_flight,
+            measured=self._dispatch.asks_for("wants_sizes"),
+        )
         if never_direct:
             self.path.block_reads()
         self._watch.add(self)
@@ -172,14 +199,10 @@ class Session:
         _current.set(self._outer)
         self._end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
         self.has_ended()
-        self._watch.remove(self)
-        self._ledger.over += self.books()
-        self.path.report_each()
-        self.tell(
-            self.connection.finish(
-                self.loop.time(), path=self._url_path, error_type=_name(error), absorbed_type=_name(self._absorbed)
-            )
-        )
+        self.find_route()
+        self._scope = None
+        self._handled()
+        self.tell(self._close_books(error))
         self._absorbed = None
 
     @property
@@ -195,14 +218,48 @@ class Session:
     @property
     def asks_about_messages(self) -> bool:
         """Whether a policy or an observer wants every message."""
-        return bool(self.options.message_policies) or self._dispatch.wants_messages
+        return bool(self.options.message_policies) or self._wants
 
     def books(self) -> Books:
         """Freeze what became of every message so far."""
-        if not self.connection.finished:
-            self.connection.received += self.path.take_received()
-            self.connection.sent += self.path.take_sent()
-        return self.connection.books
+        received, sent = self.path.received, self.path.sent
+        return self.connection.books + Books(
+            received=received.messages,
+            sent=sent.messages,
+            forwarded=sent.messages,
+            received_texts=received.texts,
+            received_bytes=received.size,
+            sent_texts=sent.texts,
+            sent_bytes=sent.size,
+        )
+
+    def take_in(self, message: Message) -> None:
+        """
+        Take a message that the server delivered beside the path.
+
+        Args:
+            message: The server's message.
+
+        Raises:
+            ProtocolError: The server may not deliver it now.
+        """
+        self.tell(self.connection.receive(message, self.loop.time()))
+        if message["type"] == "websocket.receive":
+            self.path.measure_received(message)
+
+    def find_route(self) -> None:
+        """Ask the framework for the route, as long as the handshake has no answer."""
+        if self._scope is not None and self.connection.route is None:
+            self.connection.route = route_of(self._scope)
+
+    def count_accepted(self) -> None:
+        """Count the connection in the ledger from its accept on, once."""
+        if self.account is None and self.connection.accepted:
+            self._scope = None
+            account = self._ledger.account(self.connection.route, self._scheme)
+            with self._ledger.lock:
+                account.accepted += 1
+            self.account = account
 
     def tell(self, events: tuple[Event, ...]) -> None:
         """
@@ -231,23 +288,44 @@ class Session:
         Args:
             outcome: What became of it.
         """
-        if self.connection.finished:
-            self._ledger.over += outcome
+        if self.connection.finished and self.account is not None:
+            with self._ledger.lock:
+                self.account.add(outcome)
 
-    def forwarded(self, message: Message) -> None:
+    def forwarded(self, message: Message, started_s: float) -> None:
         """
         Take note that the server took a message beside the path; a `websocket.send` is counted by the path.
 
         Args:
             message: The message as it was forwarded.
+            started_s: When the server was given it.
         """
         if message["type"] != "websocket.send":
             self.connection.answers += 1
             self.count_late(Books(forwarded=1))
-        elif self._dispatch.wants_messages:
-            kind: Literal["text", "binary"] = "binary" if message.get("text") is None else "text"
-            self.tell((MessageSent(self.connection_id, self.loop.time(), kind, payload_size(message)),))
+        else:
+            self.path.measure_sent(message)
+            if self._wants:
+                took_s = self.loop.time() - started_s
+                self.tell((MessageSent(self.connection_id, self.loop.time(), *_described(message), took_s),))
         self.open_path()
+
+    def lost(
+        self, message: Message, started_s: float | None, error: BaseException, reason: DropReason | None = None
+    ) -> None:
+        """
+        Take note that the server did not take a message.
+
+        Args:
+            message: The message.
+            started_s: When the server was given it, None when nobody wants to know.
+            error: What the server raised.
+            reason: Why it counts as dropped, None when it counts as failed.
+        """
+        if self._wants and started_s is not None and message["type"] == "websocket.send":
+            now, error_type = self.loop.time(), _name(error) if reason is None else None
+            lost = MessageLost(self.connection_id, now, *_described(message), now - started_s, reason, error_type)
+            self.tell((lost,))
 
     async def ask(self, direction: Literal["received", "sent"], message: Message) -> bool:
         """
@@ -281,14 +359,33 @@ class Session:
         return not self.asks_about_messages or isinstance(self._judge(direction, message), Allow)
 
     def _judge(self, direction: Literal["received", "sent"], message: Message) -> Allow | Drop | Close:
-        size = payload_size(message)
+        kind, size = _described(message)
         policy, decision = judge(self.options.message_policies, self.connection_id, direction, size)
         if not isinstance(decision, Allow):
             self._tell_policy(policy, type(decision).__name__.lower(), decision.reason)
-        elif direction == "received" and self._dispatch.wants_messages:
-            kind: Literal["text", "binary"] = "binary" if message.get("text") is None else "text"
+        elif direction == "received" and self._wants:
             self.tell((MessageReceived(self.connection_id, self.loop.time(), kind, size),))
         return decision
+
+    @property
+    def receive(self) -> Receive:
+        """The receive that the application gets."""
+        return self._receive_and_tell if self._wants else self.path.receive
+
+    async def _receive_and_tell(self) -> Message:
+        """Receive for observers that want to know how long the application is at each message."""
+        self._handled()
+        message = await self.path.receive()
+        if message["type"] == "websocket.receive":
+            self._handling = (*_described(message), self.loop.time())
+        return message
+
+    def _handled(self) -> None:
+        if self._handling is not None:
+            kind, size, since_s = self._handling
+            self._handling = None
+            now = self.loop.time()
+            self.tell((MessageHandled(self.connection_id, now, kind, size, now - since_s),))
 
     def open_path(self) -> None:
         """Let ordinary messages pass without a question, as far as nobody has one."""
@@ -305,7 +402,9 @@ class Session:
     def look(self) -> None:
         """See whether anybody receives, and whether a send takes too long; the watch calls it."""
         self.sending.look()
-        if self.options.watch and self.connection.state is State.OPEN:
+        if self.connection.ended is not None:
+            self._look_at_handler(self.connection.ended)
+        elif self.options.watch and self.connection.state is State.OPEN:
             self.receiving.look()
 
     def look_at_sends(self) -> None:
@@ -403,12 +502,46 @@ class Session:
         self.has_ended()
         return False
 
+    def _close_books(self, error: BaseException | None) -> tuple[Event, ...]:
+        """Pass from the live connections to those that are over."""
+        account = self.account
+        if account is None:
+            account = self._ledger.account(self.connection.route, self._scheme)
+        with self._ledger.lock:
+            self._watch.remove(self)
+            books = self.books()
+            account.add(books)
+            self.account = account
+            self.path.report_each()
+            events = self.connection.finish(
+                self.loop.time(),
+                path=self._url_path,
+                error_type=_name(error),
+                absorbed_type=_name(self._absorbed),
+                books=books,
+            )
+            account.denied += any(isinstance(event, Rejected) for event in events)
+            account.aborted += any(isinstance(event, Abandoned) for event in events)
+        return events
+
+    def _look_at_handler(self, end: End) -> None:
+        """Tell, once, of a handler that nothing stops, because it sends nothing."""
+        lingered_s = self.loop.time() - end.at_s
+        if self._is_outlived_told or lingered_s < 2 * self.options.linger_s + 1.0:
+            return
+        self._is_outlived_told = True
+        self.tell((HandlerOutlived(self.connection_id, self.loop.time(), lingered_s, self.books()),))
+
     def _end(self, because: DropReason, status: CloseStatus, code: int | None, reason: str = "") -> None:
         now = self.loop.time()
         self.tell(self.connection.end(now, because=because, status=status, code=code, reason=reason))
 
     def _tell_policy(self, policy: str, decision: str, reason: str) -> None:
         self.tell((PolicyApplied(self.connection_id, self.loop.time(), policy, decision, reason),))
+
+
+def _described(message: Message) -> tuple[Literal["text", "binary"], int]:
+    return "binary" if message.get("text") is None else "text", payload_size(message)
 
 
 def _name(error: BaseException | None) -> str | None:

@@ -22,6 +22,7 @@ from .._events import (
     Closed,
     Ended,
     Event,
+    HandlerOutlived,
     HandlerStopped,
     LateSend,
     Leaked,
@@ -91,6 +92,10 @@ def safe(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in cut)
 
 
+def _safe_or_none(text: str | None) -> str | None:
+    return None if text is None else safe(text)
+
+
 _Line = tuple[str, str, dict[str, Any]]
 
 
@@ -99,7 +104,7 @@ def _opened(event: Opened) -> _Line:
 
 
 def _accepted(event: Accepted) -> _Line:
-    return "info", "websocket accepted", {}
+    return "info", "websocket accepted", {"route": _safe_or_none(event.route)}
 
 
 def _ended(event: Ended) -> _Line:
@@ -144,6 +149,11 @@ def _send_timed_out(event: SendTimedOut) -> _Line:
     return "warning", "websocket send timed out", {"timeout_s": event.timeout_s}
 
 
+def _handler_outlived(event: HandlerOutlived) -> _Line:
+    values = {"lingered_s": round(event.lingered_s, 6), "dropped": dict(event.books.dropped)}
+    return "warning", "websocket handler still runs after the end", values
+
+
 def _read_ahead_full(event: ReadAheadFull) -> _Line:
     return "warning", "websocket messages are not read", {"messages": event.messages, "size": event.size}
 
@@ -167,6 +177,7 @@ def _terminal(line: str) -> Callable[[Terminal], _Line]:
         books = event.books
         values = {
             "path": safe(event.path),
+            "route": _safe_or_none(event.route),
             **_end(event),
             "duration_s": round(event.duration_s, 6),
             "handshake_s": round(event.handshake_s, 6),
@@ -197,6 +208,7 @@ _LINES: dict[type[Event], Callable[[Any], _Line]] = {
     CloseAdjusted: _close_adjusted,
     SendTimedOut: _send_timed_out,
     ReadAheadFull: _read_ahead_full,
+    HandlerOutlived: _handler_outlived,
     HandlerStopped: _handler_stopped,
     PolicyApplied: _policy_applied,
     ObserverFailed: _observer_failed,

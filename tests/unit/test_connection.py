@@ -29,6 +29,8 @@ from asgi_ws_guard import (
 from asgi_ws_guard._connection import Connection, End, Step, Verdict
 
 ID = "00112233445566aa"
+ROUTE = "/{room}"
+FACTS = (ID, 110.0, "/ws", ROUTE)
 OPENED_S = 100.0
 
 CONNECT: dict[str, Any] = {"type": "websocket.connect"}
@@ -46,7 +48,9 @@ def disconnect(code: object = 1001, reason: object = "away") -> dict[str, Any]:
 
 
 def connecting(*, can_deny: bool = True) -> Connection:
-    return Connection(ID, at_s=OPENED_S, can_deny=can_deny)
+    connection = Connection(ID, at_s=OPENED_S, can_deny=can_deny)
+    connection.route = ROUTE
+    return connection
 
 
 def opened() -> Connection:
@@ -77,7 +81,7 @@ IN_STATE = {State.CONNECTING: connecting, State.OPEN: opened, State.REJECTING: r
 def snapshot(connection: Connection) -> dict[str, object]:
     """Give all that a connection knows, apart from the number of refused messages."""
     facts = {name: getattr(connection, name) for name in Connection.__slots__}
-    facts["_dropped"] = dict(facts["_dropped"] or {})
+    facts["dropped"] = dict(facts["dropped"] or {})
     del facts["refused"]
     return facts
 
@@ -115,7 +119,7 @@ def test_an_accept(subprotocol: str | None) -> None:
     """An accept opens the connection, is told with its subprotocol, and is forwarded as it is."""
     connection = connecting()
     message = {**ACCEPT, "subprotocol": subprotocol}
-    assert connection.send(message, 101.0) == Step(Verdict.FORWARD, message, (Accepted(ID, 101.0, subprotocol),))
+    assert connection.send(message, 101.0) == Step(Verdict.FORWARD, message, (Accepted(ID, 101.0, subprotocol, ROUTE),))
     assert connection.state is State.OPEN
     assert connection.accepted
 
@@ -141,6 +145,7 @@ def test_the_client_disconnects() -> None:
         ID,
         110.0,
         "/ws",
+        ROUTE,
         4321,
         "cya",
         Initiator.CLIENT,
@@ -166,7 +171,20 @@ def test_the_application_closes() -> None:
     assert connection.state is State.CLOSED
     assert connection.ended == End(104.0, DropReason.APP_CLOSED, CloseStatus.APP_CLOSE, 4001, "done")
     assert terminal(connection) == Closed(
-        ID, 110.0, "/ws", 4001, "done", Initiator.APPLICATION, CloseStatus.APP_CLOSE, 1.0, 3.0, 6.0, None, None, Books()
+        ID,
+        110.0,
+        "/ws",
+        ROUTE,
+        4001,
+        "done",
+        Initiator.APPLICATION,
+        CloseStatus.APP_CLOSE,
+        1.0,
+        3.0,
+        6.0,
+        None,
+        None,
+        Books(),
     )
 
 
@@ -179,7 +197,22 @@ def test_the_application_denies_with_a_close() -> None:
     )
     assert not connection.accepted
     assert terminal(connection) == Rejected(
-        *(ID, 110.0, "/ws", 1006, "", Initiator.APPLICATION, CloseStatus.DENIED, 2.0, 0.0, 8.0, None, None, Books()),
+        *(
+            ID,
+            110.0,
+            "/ws",
+            ROUTE,
+            1006,
+            "",
+            Initiator.APPLICATION,
+            CloseStatus.DENIED,
+            2.0,
+            0.0,
+            8.0,
+            None,
+            None,
+            Books(),
+        ),
         403,
     )
 
@@ -198,7 +231,22 @@ def test_the_application_denies_with_a_response() -> None:
     assert connection.state.value == "CLOSED"
     assert connection.ended == End(105.0, DropReason.DENIED, CloseStatus.DENIED, 1006, "")
     assert terminal(connection) == Rejected(
-        *(ID, 110.0, "/ws", 1006, "", Initiator.APPLICATION, CloseStatus.DENIED, 1.0, 0.0, 5.0, None, None, Books()),
+        *(
+            ID,
+            110.0,
+            "/ws",
+            ROUTE,
+            1006,
+            "",
+            Initiator.APPLICATION,
+            CloseStatus.DENIED,
+            1.0,
+            0.0,
+            5.0,
+            None,
+            None,
+            Books(),
+        ),
         429,
     )
 
@@ -211,7 +259,7 @@ def test_the_client_leaves_during_the_handshake() -> None:
         Ended(ID, 104.0, 1006, "", Initiator.CLIENT, CloseStatus.GOING_AWAY),
     )
     assert terminal(connection) == Abandoned(
-        ID, 110.0, "/ws", 1006, "", Initiator.CLIENT, CloseStatus.GOING_AWAY, 4.0, 0.0, 6.0, None, None, Books()
+        ID, 110.0, "/ws", ROUTE, 1006, "", Initiator.CLIENT, CloseStatus.GOING_AWAY, 4.0, 0.0, 6.0, None, None, Books()
     )
 
 
@@ -221,7 +269,20 @@ def test_the_client_leaves_during_a_denial() -> None:
     connection.receive(CONNECT, 102.0)
     connection.receive(disconnect(), 104.0)
     assert terminal(connection) == Abandoned(
-        ID, 110.0, "/ws", 1001, "away", Initiator.CLIENT, CloseStatus.GOING_AWAY, 1.0, 0.0, 6.0, None, None, Books()
+        ID,
+        110.0,
+        "/ws",
+        ROUTE,
+        1001,
+        "away",
+        Initiator.CLIENT,
+        CloseStatus.GOING_AWAY,
+        1.0,
+        0.0,
+        6.0,
+        None,
+        None,
+        Books(),
     )
 
 
@@ -256,7 +317,22 @@ def test_a_handler_that_answers_no_handshake() -> None:
     connection = connecting()
     connection.end(103.0, because=DropReason.HANDLER_DONE, status=CloseStatus.APP_ERROR, code=None)
     assert terminal(connection) == Rejected(
-        *(ID, 110.0, "/ws", None, "", Initiator.APPLICATION, CloseStatus.APP_ERROR, 3.0, 0.0, 7.0, None, None, Books()),
+        *(
+            ID,
+            110.0,
+            "/ws",
+            ROUTE,
+            None,
+            "",
+            Initiator.APPLICATION,
+            CloseStatus.APP_ERROR,
+            3.0,
+            0.0,
+            7.0,
+            None,
+            None,
+            Books(),
+        ),
         None,
     )
 
@@ -276,7 +352,22 @@ def test_the_guard_denies() -> None:
     )
     assert connection.state is State.CLOSED
     assert terminal(connection) == Rejected(
-        *(ID, 110.0, "/ws", 1006, "", Initiator.GUARD, CloseStatus.RATE_LIMITED, 2.0, 0.0, 8.0, None, None, Books()),
+        *(
+            ID,
+            110.0,
+            "/ws",
+            ROUTE,
+            1006,
+            "",
+            Initiator.GUARD,
+            CloseStatus.RATE_LIMITED,
+            2.0,
+            0.0,
+            8.0,
+            None,
+            None,
+            Books(),
+        ),
         503,
     )
 

@@ -38,6 +38,7 @@ from asgi_ws_guard._connection import Connection, Verdict
 
 ID = "0123456789abcdef"
 PATH = "/ws"
+ROUTE = "/{room}"
 Fate = Literal["taken", "failed", "lost", "policy"]
 
 TYPE = "type"
@@ -307,7 +308,7 @@ class Model:
         denied = TheEnd(now, DropReason.DENIED, Initiator.APPLICATION, CloseStatus.DENIED, 1006, "")
         if step.kind == ACCEPT:
             self.state, self.accepted_s, self.answered_s = "OPEN", now, now
-            return [Accepted(ID, now, message.get("subprotocol"))]
+            return [Accepted(ID, now, message.get("subprotocol"), ROUTE)]
         if step.kind == START:
             self.state, self.answered_s, self.response_status = "REJECTING", now, message["status"]
         if step.kind == BODY and not message.get("more_body"):
@@ -348,7 +349,7 @@ class Model:
         self.is_over = True
         assert self.answered_s is not None
         facts = (
-            *(ID, now, PATH, end.code, end.reason, end.initiator, end.status),
+            *(ID, now, PATH, ROUTE, end.code, end.reason, end.initiator, end.status),
             self.answered_s - self.opened_s,
             0.0 if self.accepted_s is None else end.at_s - self.accepted_s,
             now - end.at_s,
@@ -388,6 +389,7 @@ class Pair:
 
     def __init__(self, *, can_deny: bool) -> None:
         self.connection = Connection(ID, at_s=0.0, can_deny=can_deny)
+        self.connection.route = ROUTE
         self.model = Model(can_deny)
         self.now = 0.0
         self.attempts = 0

@@ -140,9 +140,13 @@ def test_what_is_no_exception_goes_on(error: BaseException) -> None:
 
 def test_who_wants_messages() -> None:
     """One observer with a true ``wants_messages`` is enough; a false one or none is not."""
-    assert not Dispatch([]).wants_messages
-    assert not Dispatch([Recorder(), Broken()]).wants_messages
-    assert Dispatch([Broken(), Recorder(wants_messages=True)]).wants_messages
+    recorder = Recorder()
+    assert not Dispatch([]).asks_for("wants_messages")
+    assert not Dispatch([recorder, Broken()]).asks_for("wants_messages")
+    assert Dispatch([Broken(), Recorder(wants_messages=True)]).asks_for("wants_messages")
+    changing = Dispatch([Broken(), recorder])
+    recorder.wants_messages = True
+    assert changing.asks_for("wants_messages")
 
 
 def a_function(event: Event) -> None:

@@ -85,7 +85,7 @@ def test_what_must_not_be_logged_is_hidden() -> None:
     """`repr` of an event shows neither query string nor headers nor the peer's close reason."""
     opened = Opened("id", 0.0, HANDSHAKE)
     ended = Ended("id", 0.0, 1000, SECRET, Initiator.CLIENT, CloseStatus.NORMAL_CLOSURE)
-    facts = ("id", 0.0, "/ws", 1000, SECRET, Initiator.CLIENT, CloseStatus.NORMAL_CLOSURE, 0.0, 0.0, 0.0)
+    facts = ("id", 0.0, "/ws", None, 1000, SECRET, Initiator.CLIENT, CloseStatus.NORMAL_CLOSURE, 0.0, 0.0, 0.0)
     rest = (None, None, Books())
     for event in (opened, ended, Closed(*facts, *rest), Abandoned(*facts, *rest), Rejected(*facts, *rest, 403)):
         assert SECRET not in repr(event)

@@ -259,8 +259,8 @@ def test_observers_of_any_sort() -> None:
     heard = [observe, recorder, recorder.events.append, lambda event: None]
     assert guard(observers=heard)._dispatch.observers == tuple(heard)
     assert len(guard(observers=generated())._dispatch.observers) == 2
-    assert not guard(observers=heard)._dispatch.wants_messages
-    assert guard(observers=[observe, Recorder(wants_messages=True)])._dispatch.wants_messages
+    assert not guard(observers=heard)._dispatch.asks_for("wants_messages")
+    assert guard(observers=[observe, Recorder(wants_messages=True)])._dispatch.asks_for("wants_messages")
 
 
 def test_policies_of_both_sorts() -> None:

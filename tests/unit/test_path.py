@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from asgi_ws_guard import Allow, Books, MessageReceived, MessageSent, ProtocolError, WebSocketGuardMiddleware
 from asgi_ws_guard._connection import Connection, Verdict
-from asgi_ws_guard._path import GRANT, tracked
+from asgi_ws_guard._lanes import tracked
+from asgi_ws_guard._path import GRANT
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 

@@ -24,11 +24,14 @@ from asgi_ws_guard import (
     DropReason,
     Ended,
     Event,
+    HandlerOutlived,
     HandlerStopped,
     Handshake,
     Initiator,
     LateSend,
     Leaked,
+    MessageHandled,
+    MessageLost,
     MessageReceived,
     MessageSent,
     ObserverFailed,
@@ -64,11 +67,14 @@ def handshake(path: str = "/ws/room") -> Handshake:
 BOOKS = Books(received=3, sent=4, forwarded=5, failed=6, refused=7, dropped={"app_closed": 8, "policy": 1})
 
 
-def facts(status: CloseStatus, *, path: str = "/ws/room", reason: str = "bye") -> dict[str, Any]:
+def facts(
+    status: CloseStatus, *, path: str = "/ws/room", route: str | None = "/ws/{room}", reason: str = "bye"
+) -> dict[str, Any]:
     return {
         "connection_id": ID,
         "at_s": 9.0,
         "path": path,
+        "route": route,
         "code": 1001,
         "reason": reason,
         "initiator": Initiator.CLIENT,
@@ -84,6 +90,7 @@ def facts(status: CloseStatus, *, path: str = "/ws/room", reason: str = "bye") -
 
 SUMMARY: dict[str, Any] = {
     "path": "/ws/room",
+    "route": "/ws/{room}",
     "code": 1001,
     "reason": "bye",
     "initiator": "client",
@@ -104,8 +111,8 @@ AWAY = CloseStatus.GOING_AWAY
 LINES: list[tuple[Event, str, str, dict[str, Any]]] = [
     # event, level, line, values
     (Opened(ID, 1.0, handshake()), "debug", "websocket opened", {"path": "/ws/room"}),
-    (Accepted(ID, 1.0, None), "info", "websocket accepted", {}),
-    (Accepted(ID, 1.0, "s3cret"), "info", "websocket accepted", {}),
+    (Accepted(ID, 1.0, None), "info", "websocket accepted", {"route": None}),
+    (Accepted(ID, 1.0, "s3cret", "/ws/{room}"), "info", "websocket accepted", {"route": "/ws/{room}"}),
     (
         Ended(ID, 1.0, 1001, "bye", Initiator.TRANSPORT, AWAY),
         "debug",
@@ -142,6 +149,12 @@ LINES: list[tuple[Event, str, str, dict[str, Any]]] = [
     ),
     (SendTimedOut(ID, 1.0, 5.0), "warning", "websocket send timed out", {"timeout_s": 5.0}),
     (ReadAheadFull(ID, 1.0, 8, 9), "warning", "websocket messages are not read", {"messages": 8, "size": 9}),
+    (
+        HandlerOutlived(ID, 1.0, 21.00000049, BOOKS),
+        "warning",
+        "websocket handler still runs after the end",
+        {"lingered_s": 21.0, "dropped": {"app_closed": 8, "policy": 1}},
+    ),
     (HandlerStopped(ID, 1.0, "cancelled"), "warning", "websocket handler stopped", {"how": "cancelled"}),
     (
         PolicyApplied(ID, 1.0, "app.Limits", "deny", "rate"),
@@ -164,7 +177,12 @@ LINES: list[tuple[Event, str, str, dict[str, Any]]] = [
         {**SUMMARY, "status": "denied", "response_status": 403},
     ),
 ]
-SILENT: list[Event] = [MessageReceived(ID, 1.0, "text", 5), MessageSent(ID, 1.0, "binary", 5)]
+SILENT: list[Event] = [
+    MessageReceived(ID, 1.0, "text", 5),
+    MessageHandled(ID, 1.0, "text", 5, 0.5),
+    MessageSent(ID, 1.0, "binary", 5, 0.5),
+    MessageLost(ID, 1.0, "binary", 5, 0.5, None, "ValueError"),
+]
 
 
 @pytest.mark.parametrize(("event", "level", "line", "values"), LINES, ids=lambda one: type(one).__name__)

@@ -1,0 +1,289 @@
+"""
+The coroutines that every message passes, one variant for each thing that somebody wants to know of it.
+
+A message of an open connection that is in no way special is forwarded here, with no event built, no clock read and no
+attribute touched: what they know lives in closure cells, and they count by taking from a C iterator, because that is
+what a pure Python wrapper can afford (``benchmarks/overhead.py`` has the prices). Everything else is handed to the
+receiving or the sending side. `Path` turns the switches; nobody else calls this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from itertools import repeat
+from operator import length_hint
+from typing import TYPE_CHECKING, Protocol
+
+from ._types import Message, Receive, Send
+
+ENDLESS = 2**62
+"""More messages than one connection will ever see."""
+
+
+class Inbound(Protocol):
+    """What the path asks of the receiving side."""
+
+    async def receive(self) -> Message:
+        """Read while the path may not."""
+
+    async def arrived(self, message: Message) -> Message:
+        """Take a message that the path read and that is special."""
+
+    def read_failed(self, error: BaseException) -> Message:
+        """Take what the server's `receive` raised; give the disconnect or raise."""
+
+
+class Outbound(Protocol):
+    """What the path asks of the sending side."""
+
+    async def send(self, message: Message) -> None:
+        """Send what the path may not."""
+
+    def send_failed(self, message: Message, error: BaseException) -> None:
+        """Take what the server's `send` raised; absorb or raise."""
+
+    async def granted(self) -> None:
+        """Take note that a message was forwarded for which nothing was granted any more; grant more."""
+
+
+class Blocked:
+    """Stands in for a pending read: nobody may read from the server directly."""
+
+
+BLOCKED = Blocked()
+Reading = Awaitable[Message] | Blocked | None
+"""What stands in the cell of a read: the server's awaitable, `BLOCKED`, or None when nobody reads."""
+
+if TYPE_CHECKING:
+    _Repeat = repeat[None]
+else:
+    _Repeat = repeat
+
+
+class Ticks(_Repeat):
+    """
+    Counts messages: the one that takes from it is counted, which costs less than an addition in a cell.
+
+    Attributes:
+        before: Messages that were counted before this object took over.
+        granted: Messages that may take from it.
+    """
+
+    __slots__ = ("before", "granted")
+
+    before: int
+    granted: int
+
+    def __new__(cls, granted: int = ENDLESS, before: int = 0) -> Ticks:
+        """Make a counter that lets *granted* messages pass."""
+        self = super().__new__(cls, None, granted)
+        self.before, self.granted = before, granted
+        return self
+
+    @property
+    def counted(self) -> int:
+        """Messages so far. It may be read in any thread."""
+        return self.before + self.granted - length_hint(self)
+
+
+def payload_size(message: Message) -> int:
+    """
+    Measure a payload as it goes over the wire.
+
+    Args:
+        message: A `websocket.send` or `websocket.receive`.
+
+    Returns:
+        Bytes, of UTF-8 for text; 0 for what is neither.
+    """
+    text, data = message.get("text"), message.get("bytes")
+    if isinstance(text, str):
+        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return len(data) if isinstance(data, bytes | bytearray | memoryview) else 0
+
+
+def make_receive(inbound: Inbound, server_receive: Receive) -> Receive:
+    """Make the application's `receive`."""
+    reading: Reading = None
+    receivable: str | None = None
+    received = Ticks()
+
+    async def receive() -> Message:
+        nonlocal reading
+        if reading is not None:
+            return await inbound.receive()
+        reading = awaitable = server_receive()
+        try:
+            message = await awaitable
+        except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
+            reading = None
+            return inbound.read_failed(error)
+        reading = None
+        try:
+            if message["type"] == receivable:
+                for _ in received:
+                    return message
+        except (KeyError, TypeError):
+            pass
+        return await inbound.arrived(message)
+
+    return receive
+
+
+def make_measured_receive(inbound: Inbound, server_receive: Receive) -> Receive:
+    """Make the application's `receive`, which counts text messages and bytes too."""
+    reading: Reading = None
+    receivable: str | None = None
+    received, texts = Ticks(), Ticks()
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal reading, size
+        if reading is not None:
+            return await inbound.receive()
+        reading = awaitable = server_receive()
+        try:
+            message = await awaitable
+        except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
+            reading = None
+            return inbound.read_failed(error)
+        reading = None
+        try:
+            if message["type"] == receivable:
+                text = message.get("text")
+                if text is None:
+                    size += len(message["bytes"])
+                else:
+                    size += len(text) if text.isascii() else payload_size(message)
+                    for _ in texts:
+                        break
+                for _ in received:
+                    return message
+        except (KeyError, TypeError, AttributeError):
+            pass
+        return await inbound.arrived(message)
+
+    return receive
+
+
+def make_send(outbound: Outbound, server_send: Send) -> Send:
+    """Make the application's `send`."""
+    sendable: str | None = None
+    sent = Ticks(0)
+
+    async def send(message: Message) -> None:
+        is_plain = False
+        try:
+            if message["type"] == sendable and (
+                message["text"].__class__ is str if "bytes" not in message else _is_one_payload(message)
+            ):
+                is_plain = True
+                await server_send(message)
+                for _ in sent:
+                    return
+        except BaseException as error:
+            if is_plain:
+                outbound.send_failed(message, error)
+                return
+            if not isinstance(error, KeyError | TypeError):
+                raise
+        await (outbound.granted() if is_plain else outbound.send(message))
+
+    return send
+
+
+def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
+    """Make the application's `send`, which counts text messages and bytes too."""
+    sendable: str | None = None
+    sent, texts = Ticks(0), Ticks()
+    size = 0
+
+    async def send(message: Message) -> None:
+        nonlocal size
+        is_plain = False
+        try:
+            if message["type"] == sendable and (
+                message["text"].__class__ is str if "bytes" not in message else _is_one_payload(message)
+            ):
+                text = message.get("text")
+                if text is None:
+                    length = len(message["bytes"])
+                else:
+                    length = len(text) if text.isascii() else payload_size(message)
+                is_plain = True
+                await server_send(message)
+                size += length
+                if text is not None:
+                    for _ in texts:
+                        break
+                for _ in sent:
+                    return
+        except BaseException as error:
+            if is_plain:
+                outbound.send_failed(message, error)
+                return
+            if not isinstance(error, KeyError | TypeError):
+                raise
+        await (outbound.granted() if is_plain else outbound.send(message))
+
+    return send
+
+
+def make_tracked_send(outbound: Outbound, server_send: Send, in_flight: set[Awaitable[None]]) -> Send:
+    """Make the application's `send` for a guard with a deadline: a send that suspends can be found in *in_flight*."""
+    sendable: str | None = None
+    sent = Ticks(0)
+
+    async def send(message: Message) -> None:
+        is_plain = False
+        try:
+            if message["type"] == sendable and (
+                message["text"].__class__ is str if "bytes" not in message else _is_one_payload(message)
+            ):
+                is_plain = True
+                awaitable = server_send(message)
+                in_flight.add(awaitable)
+                try:
+                    await awaitable
+                finally:
+                    in_flight.discard(awaitable)
+                for _ in sent:
+                    return
+        except BaseException as error:
+            if is_plain:
+                outbound.send_failed(message, error)
+                return
+            if not isinstance(error, KeyError | TypeError):
+                raise
+        await (outbound.granted() if is_plain else outbound.send(message))
+
+    return send
+
+
+def _is_one_payload(message: Message) -> bool:
+    """Tell whether a message with the key ``bytes`` is plain: Quart 0.22 always sends both keys, one of them None."""
+    data, text = message["bytes"], message.get("text")
+    return (data is None and type(text) is str) or (text is None and type(data) is bytes)
+
+
+def tracked(send: Send, in_flight: set[Awaitable[None]]) -> Send:
+    """
+    Let others see which sends the server has not finished.
+
+    Args:
+        send: The server's `send`.
+        in_flight: Holds what is awaited, for as long as it is.
+
+    Returns:
+        A send that costs a little more than the server's.
+    """
+
+    async def send_tracked(message: Message) -> None:
+        awaitable = send(message)
+        in_flight.add(awaitable)
+        try:
+            await awaitable
+        finally:
+            in_flight.discard(awaitable)
+
+    return send_tracked
