@@ -21,6 +21,7 @@ from ._events import (
     DropReason,
     Ended,
     Event,
+    HandlerOutlived,
     Rejected,
     Violated,
 )
@@ -275,6 +276,36 @@ class Connection:
         code = CloseCode.ABNORMAL_CLOSURE.value
         return self.end(at_s, because=DropReason.GUARD_CLOSED, status=status, code=code)
 
+    def outlive(self, at_s: float, books: Books) -> tuple[Event, ...]:
+        """
+        Tell that the handler of an ended connection is still running.
+
+        Args:
+            at_s: Now, in seconds.
+            books: What became of every message so far.
+
+        Returns:
+            `HandlerOutlived`; nothing before the end and after the terminal event.
+        """
+        end = self.ended
+        if self.finished or end is None:
+            return ()
+        return (
+            HandlerOutlived(
+                self.connection_id,
+                at_s,
+                self.route,
+                end.code,
+                end.reason,
+                end.initiator,
+                end.status,
+                self.accepted,
+                end.at_s - self._started_at_s(end),
+                at_s - end.at_s,
+                books,
+            ),
+        )
+
     def finish(
         self,
         at_s: float,
@@ -302,7 +333,6 @@ class Connection:
             return ()
         self.finished = True
         answered = end.at_s if self._answered_at_s is None else self._answered_at_s
-        started = end.at_s if self._accepted_at_s is None else self._accepted_at_s
         facts = (
             self.connection_id,
             at_s,
@@ -313,7 +343,7 @@ class Connection:
             end.initiator,
             end.status,
             answered - self._opened_at_s,
-            end.at_s - started,
+            end.at_s - self._started_at_s(end),
             at_s - end.at_s,
             error_type,
             absorbed_type,
@@ -325,6 +355,9 @@ class Connection:
             return (Abandoned(*facts),)
         return (Rejected(*facts, self._response_status),)
 
+    def _started_at_s(self, end: End) -> float:
+        return end.at_s if self._accepted_at_s is None else self._accepted_at_s
+
     def _commit(self, message: Message, message_type: str, following: State, at_s: float) -> Step:
         events: tuple[Event, ...] = ()
         if message_type == "websocket.send":
@@ -333,7 +366,8 @@ class Connection:
                 message = {**message, "bytes": bytes(data)}
         elif message_type == "websocket.accept":
             self._accepted_at_s = self._answered_at_s = at_s
-            events = (Accepted(self.connection_id, at_s, message.get("subprotocol"), self.route),)
+            handshake_s = at_s - self._opened_at_s
+            events = (Accepted(self.connection_id, at_s, message.get("subprotocol"), self.route, handshake_s),)
         elif message_type == "websocket.close":
             message, events = self._close(message, at_s)
         elif message_type == "websocket.http.response.start":

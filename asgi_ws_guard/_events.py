@@ -157,10 +157,12 @@ class Accepted(Event):
     Attributes:
         subprotocol: What the application chose; hidden from `repr`, for some answer with a token.
         route: Route template of the framework such as ``"/rooms/{room}"``, None when it gives none.
+        handshake_s: Seconds since `Opened`.
     """
 
     subprotocol: str | None = field(repr=False)
-    route: str | None = None
+    route: str | None
+    handshake_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +229,28 @@ class HandlerOutlived(Event):
     """
     The handler is still running although its connection ended long ago: it sends nothing, so nothing stops it.
 
-    Told once, when twice ``linger_s`` and a second are over; the terminal event follows when the handler is done.
+    A zombie, from now on. Told once, when twice ``linger_s`` and a second are over; the terminal event follows when the
+    handler is done, if ever.
 
     Attributes:
+        route: As in `Terminal`.
+        code: As in `Terminal`.
+        reason: As in `Terminal`; hidden from `repr`.
+        initiator: As in `Terminal`.
+        status: As in `Terminal`.
+        accepted: Whether the handshake was accepted.
+        duration_s: As in `Terminal`.
         lingered_s: Seconds since the end.
         books: What became of every message so far.
     """
 
+    route: str | None
+    code: int | None
+    reason: str = field(repr=False)
+    initiator: Initiator
+    status: CloseStatus
+    accepted: bool
+    duration_s: float
     lingered_s: float
     books: Books
 

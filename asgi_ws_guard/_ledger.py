@@ -99,7 +99,7 @@ class Account:
         connection, path = session.connection, session.path
         if connection.ended is None:
             self.active += 1
-        else:
+        elif session.is_zombie:
             self.zombies += 1
         messages, texts, size = path.received
         self.received += messages + connection.received

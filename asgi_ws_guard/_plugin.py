@@ -53,7 +53,7 @@ class Tally:
         denied: Opening handshakes that were denied, or left without an answer.
         aborted: Opening handshakes during which the client left.
         active: Connections that are open now.
-        zombies: Handlers that are running now although their connection has ended.
+        zombies: Handlers that are running now although `HandlerOutlived` was told of them.
         books: What became of every message.
     """
 

@@ -19,7 +19,6 @@ from ._events import (
     Books,
     DropReason,
     Event,
-    HandlerOutlived,
     Handshake,
     MessageHandled,
     MessageLost,
@@ -64,6 +63,7 @@ class Session:
         account: The sums of its route in the ledger, None before the accept.
         connection: Its state and its books.
         handle: What the application may know of it.
+        is_zombie: Whether the handler goes on long after the end, and nothing will stop it.
         loop: The event loop that it lives on.
         options: The guard's options.
         path: The receive and send that the application gets.
@@ -78,7 +78,6 @@ class Session:
         "_end_flag",
         "_handling",
         "_is_end_told",
-        "_is_outlived_told",
         "_ledger",
         "_outer",
         "_reported",
@@ -90,6 +89,7 @@ class Session:
         "account",
         "connection",
         "handle",
+        "is_zombie",
         "loop",
         "options",
         "path",
@@ -127,7 +127,7 @@ class Session:
         self._reported = _NOBODY
         self._end_flag: Flag | None = None
         self._is_end_told = False
-        self._is_outlived_told = False
+        self.is_zombie = False
 
     async def start(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """
@@ -527,10 +527,9 @@ class Session:
     def _look_at_handler(self, end: End) -> None:
         """Tell, once, of a handler that nothing stops, because it sends nothing."""
         lingered_s = self.loop.time() - end.at_s
-        if self._is_outlived_told or lingered_s < 2 * self.options.linger_s + 1.0:
-            return
-        self._is_outlived_told = True
-        self.tell((HandlerOutlived(self.connection_id, self.loop.time(), lingered_s, self.books()),))
+        if not self.is_zombie and lingered_s >= 2 * self.options.linger_s + 1.0:
+            self.is_zombie = True
+            self.tell(self.connection.outlive(self.loop.time(), self.books()))
 
     def _end(self, because: DropReason, status: CloseStatus, code: int | None, reason: str = "") -> None:
         now = self.loop.time()

@@ -150,7 +150,13 @@ def _send_timed_out(event: SendTimedOut) -> _Line:
 
 
 def _handler_outlived(event: HandlerOutlived) -> _Line:
-    values = {"lingered_s": round(event.lingered_s, 6), "dropped": dict(event.books.dropped)}
+    values = {
+        "route": _safe_or_none(event.route),
+        "initiator": str(event.initiator),
+        "status": str(event.status),
+        "lingered_s": round(event.lingered_s, 6),
+        "dropped": dict(event.books.dropped),
+    }
     return "warning", "websocket handler still runs after the end", values
 
 

@@ -119,7 +119,9 @@ def test_an_accept(subprotocol: str | None) -> None:
     """An accept opens the connection, is told with its subprotocol, and is forwarded as it is."""
     connection = connecting()
     message = {**ACCEPT, "subprotocol": subprotocol}
-    assert connection.send(message, 101.0) == Step(Verdict.FORWARD, message, (Accepted(ID, 101.0, subprotocol, ROUTE),))
+    assert connection.send(message, 101.0) == Step(
+        Verdict.FORWARD, message, (Accepted(ID, 101.0, subprotocol, ROUTE, 1.0),)
+    )
     assert connection.state is State.OPEN
     assert connection.accepted
 

@@ -308,7 +308,7 @@ class Model:
         denied = TheEnd(now, DropReason.DENIED, Initiator.APPLICATION, CloseStatus.DENIED, 1006, "")
         if step.kind == ACCEPT:
             self.state, self.accepted_s, self.answered_s = "OPEN", now, now
-            return [Accepted(ID, now, message.get("subprotocol"), ROUTE)]
+            return [Accepted(ID, now, message.get("subprotocol"), ROUTE, now - self.opened_s)]
         if step.kind == START:
             self.state, self.answered_s, self.response_status = "REJECTING", now, message["status"]
         if step.kind == BODY and not message.get("more_body"):

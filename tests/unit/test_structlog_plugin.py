@@ -111,8 +111,8 @@ AWAY = CloseStatus.GOING_AWAY
 LINES: list[tuple[Event, str, str, dict[str, Any]]] = [
     # event, level, line, values
     (Opened(ID, 1.0, handshake()), "debug", "websocket opened", {"path": "/ws/room"}),
-    (Accepted(ID, 1.0, None), "info", "websocket accepted", {"route": None}),
-    (Accepted(ID, 1.0, "s3cret", "/ws/{room}"), "info", "websocket accepted", {"route": "/ws/{room}"}),
+    (Accepted(ID, 1.0, None, None, 0.5), "info", "websocket accepted", {"route": None}),
+    (Accepted(ID, 1.0, "s3cret", "/ws/{room}", 0.5), "info", "websocket accepted", {"route": "/ws/{room}"}),
     (
         Ended(ID, 1.0, 1001, "bye", Initiator.TRANSPORT, AWAY),
         "debug",
@@ -150,10 +150,16 @@ LINES: list[tuple[Event, str, str, dict[str, Any]]] = [
     (SendTimedOut(ID, 1.0, 5.0), "warning", "websocket send timed out", {"timeout_s": 5.0}),
     (ReadAheadFull(ID, 1.0, 8, 9), "warning", "websocket messages are not read", {"messages": 8, "size": 9}),
     (
-        HandlerOutlived(ID, 1.0, 21.00000049, BOOKS),
+        HandlerOutlived(ID, 1.0, "/ws/{room}", 1001, "bye", Initiator.CLIENT, AWAY, True, 5.0, 21.00000049, BOOKS),
         "warning",
         "websocket handler still runs after the end",
-        {"lingered_s": 21.0, "dropped": {"app_closed": 8, "policy": 1}},
+        {
+            "route": "/ws/{room}",
+            "initiator": "client",
+            "status": "going_away",
+            "lingered_s": 21.0,
+            "dropped": {"app_closed": 8, "policy": 1},
+        },
     ),
     (HandlerStopped(ID, 1.0, "cancelled"), "warning", "websocket handler stopped", {"how": "cancelled"}),
     (
