@@ -235,7 +235,7 @@ def test_a_send_that_lost_the_peer_is_a_drop_with_the_reason_of_the_end() -> Non
 
 @pytest.mark.parametrize("outcome", ["forwarded", "failed", "refused", "dropped"])
 def test_what_ends_after_the_handler_is_in_the_totals(outcome: str) -> None:
-    """A message of a task that outlives its handler is counted when its outcome is known, also in total."""
+    """Messages of tasks that outlive their handler are counted, each when its outcome is known, also in total."""
 
     async def main() -> None:
         server = ScriptedServer()
@@ -249,29 +249,29 @@ def test_what_ends_after_the_handler_is_in_the_totals(outcome: str) -> None:
             await send(ACCEPT)
             if outcome in ("forwarded", "failed"):
                 server.stall_sends()
-                pushing.append(asyncio.create_task(push(send)))
+                pushing.extend(asyncio.create_task(push(send)) for _ in range(3))
                 await asyncio.sleep(0)
                 if outcome == "failed":
                     server.fail_sends(RuntimeError("bug"))
             else:
-                pushing.append(asyncio.create_task(_later(push(send))))
+                pushing.extend(asyncio.create_task(_later(push(send))) for _ in range(3))
 
         server.connect()
         guard = WebSocketGuardMiddleware(app, observers=(), close_on_return=None)
         await server.call(guard)
         server.resume_sends()
         await asyncio.wait(pushing)
-        error = pushing[0].exception()
-        assert (error is None) == (outcome in ("forwarded", "dropped"))
+        for task in pushing:
+            assert (task.exception() is None) == (outcome in ("forwarded", "dropped"))
         books = guard.totals()
-        assert books.attempted == 2
+        assert books.attempted == 4
         assert (
             books
             == {
-                "forwarded": Books(forwarded=2, sent=1),
-                "failed": Books(forwarded=1, failed=1),
-                "refused": Books(forwarded=1, refused=1),
-                "dropped": Books(forwarded=1, dropped={"handler_done": 1}),
+                "forwarded": Books(forwarded=4, sent=3),
+                "failed": Books(forwarded=1, failed=3),
+                "refused": Books(forwarded=1, refused=3),
+                "dropped": Books(forwarded=1, dropped={"handler_done": 3}),
             }[outcome]
         )
 
