@@ -12,7 +12,6 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Literal
 
 from ._callsite import call_site
-from ._close import CloseCode
 from ._connection import Verdict
 from ._events import Books, CloseAdjusted, DropReason, Event, HandlerStopped, LateSend, Leaked
 from ._exceptions import ConnectionClosed
@@ -52,12 +51,12 @@ class Sending:
         """
         self._session = session
         self.in_flight: set[Awaitable[None]] | None = None
-        if session.options.send_timeout_s is not None and session.loop.has_tasks:
+        if session.options.send_timeout_s is not None:
             self.in_flight = set()
             write = tracked(write, self.in_flight)
         self.write = write
         self._since: dict[Awaitable[None], float] | None = None
-        self._expired = 0
+        self._expired = False
         self._closing: Flag | None = None
         self._linger: Linger | None = None
         self._is_busy = False
@@ -104,7 +103,7 @@ class Sending:
             ConnectionClosed: In its place, when late sends are to raise.
         """
         session = self._session
-        if isinstance(error, Exception) and peer_lost(error):
+        if peer_lost(error):
             session.transport_lost()
             reason = self._dropped(message["type"])
             session.lost(message, started_s, error, reason)
@@ -133,7 +132,8 @@ class Sending:
         self._since = {one: before.get(one, now) for one in self.in_flight}
         if now - min(self._since.values()) >= timeout_s:
             session.send_timed_out()
-            self._expired += sum(interrupt(one) for one in self.in_flight)
+            for one in self.in_flight:
+                self._expired |= interrupt(one)
 
     async def granted(self) -> None:
         """Count what went, and let the loop go round if it did not since the last time: no send may have suspended."""
@@ -243,7 +243,7 @@ class Sending:
 
     async def _write_private_close(self, message: Message) -> None:
         session = self._session
-        asked = int(message.get("code") or CloseCode.NORMAL_CLOSURE)
+        asked = int(message["code"])
         code = private_code(asked)
         adjusted = CloseAdjusted(session.connection_id, session.loop.time(), asked, code, reason_cut=False)
         session.tell((adjusted,))
@@ -276,11 +276,12 @@ class Sending:
         session = self._session
         if self._linger is None:
             end = session.connection.ended
+            assert end is not None  # noqa: S101 - nobody lingers before the end
             self._linger = Linger(
                 session.loop,
                 session.task,
                 linger_s=session.options.linger_s,
-                ended_at_s=session.loop.time() if end is None else end.at_s,
+                ended_at_s=end.at_s,
                 report=self._stopped,
             )
         return self._linger
@@ -291,10 +292,7 @@ class Sending:
 
     def _has_expired(self, error: BaseException) -> bool:
         """Tell whether an error is the cancellation by which `look` woke a send."""
-        if not self._expired or not isinstance(error, asyncio.CancelledError) or cancelled_from_outside():
-            return False
-        self._expired -= 1
-        return True
+        return self._expired and isinstance(error, asyncio.CancelledError) and not cancelled_from_outside()
 
     def _is_child(self) -> bool:
         return _current.get() is self._session.handle
