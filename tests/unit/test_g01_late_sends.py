@@ -319,7 +319,8 @@ def test_an_unknown_message_stays_an_error_after_the_end(message: Message) -> No
     run(main)
 
 
-def test_a_server_whose_send_never_suspends_starves_nobody() -> None:
+@pytest.mark.parametrize("wants_messages", [False, True])
+def test_a_server_whose_send_never_suspends_starves_nobody(wants_messages: bool) -> None:
     """Also before the end: a tight loop of sends that the server takes at once lets the loop go round now and then."""
 
     async def main() -> None:
@@ -350,7 +351,7 @@ def test_a_server_whose_send_never_suspends_starves_nobody() -> None:
                 delays.clear()
 
         server.connect()
-        guard = WebSocketGuardMiddleware(app, observers=())
+        guard = WebSocketGuardMiddleware(app, observers=(Recorder(wants_messages=wants_messages),))
         await server.call(guard)
         assert guard.totals().sent == 10_240 + 3 * GRANT
 

@@ -58,6 +58,7 @@ REAL_ERRORS: list[Callable[[], BaseException]] = [
     lambda: _foreign("hypercorn.utils", "UnexpectedMessageError")(_STATES.format("websocket.send", "HANDSHAKE")),
     lambda: _foreign("somewhere.else", "Disconnected")("gone"),
     KeyboardInterrupt,
+    asyncio.CancelledError,
 ]
 
 
@@ -301,6 +302,27 @@ def test_a_server_that_refuses_a_legal_code_gets_a_private_one() -> None:
     run(main)
 
 
+def test_a_server_that_refuses_the_guards_code_for_an_error_closes_by_itself() -> None:
+    """Daphne 4.2 closes with 1011 when an error reaches it, which it would not send for us: no other code goes out."""
+
+    async def main() -> None:
+        server, bug = ScriptedServer(), ValueError("bug")
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.fail_sends(lambda message: Exception("invalid close code 1011") if message["code"] == 1011 else None)
+            raise bug
+
+        server.connect()
+        task = server.call(WebSocketGuardMiddleware(app, observers=()))
+        await asyncio.wait({task})
+        assert task.exception() is bug
+        assert server.types() == ["websocket.accept"]
+
+    run(main)
+
+
 # The send deadline
 
 
@@ -385,6 +407,34 @@ def test_all_stalled_sends_return_and_a_parked_reader_is_woken() -> None:
         guard = WebSocketGuardMiddleware(app, observers=(), send_timeout_s=1)
         await server.call(guard)
         assert guard.totals().failed == 6
+
+    run(main)
+
+
+def test_what_a_server_makes_of_the_interruption_is_not_the_deadline() -> None:
+    """Only the guard's own interruption is absorbed: an error that the server's clean-up raises goes on unchanged."""
+
+    async def main() -> None:
+        server, bug = ScriptedServer(), ValueError("bug in the clean-up")
+
+        async def server_send(message: Message) -> None:
+            try:
+                await server.send(message)
+            except asyncio.CancelledError:
+                raise bug from None
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.stall_sends()
+            with pytest.raises(ValueError, match="clean-up") as caught:
+                await send(TEXT)
+            assert caught.value is bug
+
+        server.connect()
+        guard = WebSocketGuardMiddleware(app, observers=(), send_timeout_s=1)
+        await guard(server.scope, server.receive, server_send)
+        assert guard.totals().failed == 1
 
     run(main)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -105,6 +106,27 @@ def test_a_late_send_of_the_handler_raises_after_the_linger_time_and_that_ends_a
         assert closed.lingered_s == 10
         assert closed.error_type is None
         assert closed.books.dropped == {"client_disconnected": 11}
+
+    run(main)
+
+
+def test_the_linger_time_counts_from_the_end() -> None:
+    """A handler that first does something else has what is left of `linger_s` for late sends, not all of it anew."""
+
+    async def main() -> None:
+        raised_at_s: list[float] = []
+
+        async def handler(receive: Receive, send: Send) -> None:
+            await asyncio.sleep(8)
+            try:
+                while True:
+                    await send(TEXT)
+                    await asyncio.sleep(1)
+            except ConnectionClosed:
+                raised_at_s.append(_now())
+
+        await _serve(handler, linger_s=10)
+        assert raised_at_s == [10.0]
 
     run(main)
 
@@ -890,6 +912,40 @@ def test_a_background_job_is_dropped_quietly_for_ever() -> None:
         await server.call(guard)
         await background
         assert guard.totals().dropped_total >= 598
+
+    run(main)
+
+
+def test_a_late_send_outside_of_any_task_is_dropped() -> None:
+    """A send that a callback of the loop drives by hand, long after the handler is done, is anybody else's."""
+
+    async def main() -> None:
+        kept: list[Send] = []
+        server, ends = ScriptedServer(), list[BaseException | None]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            kept.append(send)
+            await receive()
+
+        def push() -> None:
+            coroutine = kept[0](TEXT)
+            assert inspect.iscoroutine(coroutine)
+            try:
+                coroutine.send(None)
+            except BaseException as end:
+                ends.append(end)
+
+        server.connect()
+        server.disconnect()
+        guard = WebSocketGuardMiddleware(app, observers=(), linger_s=1)
+        await server.call(guard)
+        await asyncio.sleep(5)
+        asyncio.get_running_loop().call_soon(push)
+        await asyncio.sleep(0.1)
+        assert [type(end) for end in ends] == [StopIteration]
+        assert guard.totals().dropped_total == 1
 
     run(main)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import random
 import sys
 import types
@@ -184,6 +185,55 @@ def test_what_arrives_during_the_close_is_given_before_the_disconnect(ahead: boo
 
         server.connect()
         await server.call(WebSocketGuardMiddleware(app, observers=()))
+
+    run(main)
+
+
+def test_no_read_begins_at_the_server_during_the_close() -> None:
+    """A `receive` that is called while a close is on its way waits in the guard, on every server."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.stall_sends()
+            closing = asyncio.create_task(_send_one(send, CLOSE))
+            await asyncio.sleep(0)
+            reading = asyncio.create_task(_receive_one(receive))
+            await asyncio.sleep(5)
+            assert server.receives == 0
+            server.resume_sends()
+            assert (await reading)["code"] == 4001
+            await closing
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=()))
+
+    run(main)
+
+
+def test_a_close_waits_for_no_read_where_that_deadlocks_nothing() -> None:
+    """On other servers than granian the read of the guard stays, and the close goes out without a turn of the loop."""
+
+    async def main() -> None:
+        server = _SlowServer([0.0])
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            await asyncio.sleep(2)
+            assert server.receives == 1
+            closing = send(CLOSE)
+            assert inspect.iscoroutine(closing)
+            with pytest.raises(StopIteration):
+                closing.send(None)
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=()))
+        assert server.pending_at_close == 1
+        assert server.types() == ["websocket.accept", "websocket.close"]
 
     run(main)
 
