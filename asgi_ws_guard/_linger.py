@@ -89,14 +89,13 @@ class Linger:
         Returns:
             What to do with it.
         """
-        lingered = self._loop.time() >= self._until_s
         task = self._loop.current_task()
         if task is not None and task is self._task:
             self._own_calls += 1
-            return self._stop_own() if lingered else "drop"
+            return self._stop_own() if self._loop.time() >= self._until_s else "drop"
         if is_child and isinstance(task, asyncio.Task):
             look_s = max(self._linger_s, MIN_LOOK_S)
-            return "raise" if senders.may_stop(task, connection_id, look_s) and lingered else "drop"
+            return "raise" if senders.may_stop(task, connection_id, look_s) else "drop"
         return "drop"
 
     def late_receive(self, is_child: bool, senders: Senders) -> Answer:
