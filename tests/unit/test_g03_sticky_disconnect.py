@@ -347,6 +347,43 @@ def test_a_handler_that_spins_on_the_disconnect_starves_nobody_and_is_stopped(en
     assert seen.one(Closed).error_type is None
 
 
+def test_a_slow_spin_is_borne_until_the_linger_time_is_over() -> None:
+    """A handler that asks for the disconnect once a second is told at `linger_s`, counted from the end."""
+    times_s: list[float] = []
+
+    async def handler(server: ScriptedServer, receive: Receive, send: Send) -> None:
+        server.disconnect()
+        try:
+            while True:
+                await receive()
+                times_s.append(_now())
+                await asyncio.sleep(1)
+        finally:
+            times_s.append(_now())
+
+    _serve(handler, linger_s=10)
+    assert times_s == [float(second) for second in range(11)]
+
+
+@pytest.mark.parametrize("who", ["handler", "child"])
+def test_a_few_receives_after_the_linger_time_are_no_spin(who: str) -> None:
+    """Whoever asks for the disconnect three times more, however late, is cleaning up; the fourth time it is a loop."""
+    given: list[str] = []
+
+    async def handler(server: ScriptedServer, receive: Receive, send: Send) -> None:
+        async def read() -> None:
+            await asyncio.sleep(60)
+            while True:
+                given.append((await receive())["type"])
+
+        server.disconnect()
+        given.append((await receive())["type"])
+        await (asyncio.create_task(read()) if who == "child" else read())
+
+    _serve(handler, linger_s=10)
+    assert given == ["websocket.disconnect"] * 4
+
+
 def test_a_handler_that_spins_and_swallows_everything_is_cancelled() -> None:
     """A spinning loop with a catch-all is cancelled `linger_s` after it was raised in; nothing reaches the server."""
     seen = Recorder()
