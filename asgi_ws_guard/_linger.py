@@ -151,7 +151,6 @@ class Linger:
         """
         for timer in self._timers:
             timer.cancel()
-        self._timers.clear()
         self._task = None
         return self._cancels
 
@@ -161,7 +160,7 @@ class Linger:
             self._raised_at_s = now
             self._report("raised")
             self.cancel_in(self._linger_s, only_loops=True)
-        elif now >= self._raised_at_s + self._linger_s and not self._is_doomed:
+        elif now >= self._raised_at_s + self._linger_s and self._own_calls >= LOOP_CALLS and not self._is_doomed:
             self._is_doomed = True
             self.cancel_in(0.0, only_loops=True)
         return "raise"

@@ -195,9 +195,9 @@ class Sending:
             raise self._closed()
 
     def ended(self) -> None:
-        """Begin to count the time that a handler may go on."""
+        """Begin to count the time that a handler may go on, if it is not done."""
         cancel_after_s = self._session.options.cancel_after_s
-        if cancel_after_s is not None:
+        if cancel_after_s is not None and self._session.task is not None:
             self._lingering().cancel_in(cancel_after_s, only_loops=False)
 
     def handler_done(self) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import inspect
 import sys
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from asgi_ws_guard import (
     Initiator,
     WebSocketGuardMiddleware,
 )
+from asgi_ws_guard._senders import Senders, _retrieve
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -151,6 +153,26 @@ def test_a_catch_all_sees_nothing_during_the_linger_time_and_its_loop_is_cancell
         assert 20 <= _now() - started - 1 <= 20.5
         assert _how(seen) == ["raised", "cancelled"]
         assert seen.one(Closed).error_type is None
+
+    run(main)
+
+
+@pytest.mark.parametrize("period_s", [1, 6, 11, 15, 30, 300])
+def test_a_loop_is_cancelled_however_slow_it_is(period_s: float) -> None:
+    """Three late sends show a loop, also when it pauses longer than `linger_s`, as one does that sends a heartbeat."""
+
+    async def main() -> None:
+        seen = Recorder()
+
+        async def handler(receive: Receive, send: Send) -> None:
+            while True:
+                await asyncio.sleep(period_s)
+                with contextlib.suppress(Exception):
+                    await send(TEXT)
+
+        await _serve(handler, seen=seen, linger_s=10)
+        assert _how(seen) == ["raised", "cancelled"]
+        assert _now() - 1 <= max(20 + period_s, 3 * period_s)
 
     run(main)
 
@@ -426,6 +448,71 @@ def test_no_timer_survives_the_handler() -> None:
         await _serve(handler, linger_s=1, cancel_after_s=5)
         await asyncio.sleep(20)
         assert server.sent == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["late", "return", "raise"])
+def test_nothing_is_due_after_the_handler(how: str) -> None:
+    """The timers of a connection go with its handler, however it ended: each would hold the connection in memory."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            if how == "late":
+                await receive()
+                with contextlib.suppress(ConnectionClosed):
+                    await send(TEXT)
+                    await asyncio.sleep(100)
+                    await send(TEXT)
+            if how == "raise":
+                raise ValueError("bug")
+
+        server = ScriptedServer()
+        server.connect()
+        if how == "late":
+            server.disconnect()
+        before = _timers(loop)
+        task = server.call(WebSocketGuardMiddleware(app, observers=(), linger_s=100, cancel_after_s=1000))
+        await asyncio.wait({task})
+        assert isinstance(task.exception(), ValueError) == (how == "raise")
+        assert _timers(loop) == before
+
+    run(main)
+
+
+def _timers(loop: asyncio.AbstractEventLoop) -> list[asyncio.TimerHandle]:
+    scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled")  # noqa: B009 - there is no public name
+    return [timer for timer in scheduled if not timer.cancelled()]
+
+
+def test_a_late_send_of_the_servers_task_after_the_handler_is_not_the_handlers() -> None:
+    """Servers and outer middleware go on in the task that ran the handler: what is sent there then is anybody's."""
+
+    async def main() -> None:
+        kept: list[Send] = []
+
+        async def serve() -> None:
+            server = ScriptedServer()
+            guard = WebSocketGuardMiddleware(app, observers=(), linger_s=1)
+            server.connect()
+            server.disconnect()
+            await guard(server.scope, server.receive, server.send)
+            for _ in range(10):
+                await kept[0](TEXT)
+                await asyncio.sleep(1)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            await receive()
+            kept.append(send)
+            await send(TEXT)
+
+        await asyncio.create_task(serve())
 
     run(main)
 
@@ -1034,7 +1121,8 @@ def test_looking_at_senders_ends_and_the_fast_path_comes_back() -> None:
 
 
 @pytest.mark.parametrize("linger_s", [0, 10])
-def test_a_slow_broadcaster_with_two_dead_of_three_is_spared(linger_s: float) -> None:
+@pytest.mark.parametrize("dead", [2, 3])
+def test_a_slow_broadcaster_with_one_living_member_is_spared(dead: int, linger_s: float) -> None:
     """It pauses longer than the linger time between single sends: the pauses say how long it must be looked at."""
 
     async def main() -> None:
@@ -1042,7 +1130,7 @@ def test_a_slow_broadcaster_with_two_dead_of_three_is_spared(linger_s: float) ->
 
         async def one_by_one() -> None:
             while True:
-                for number in (1, 0, 0):
+                for number in (1, *[0] * dead):
                     try:
                         await room.members[number](TEXT)
                     except BaseException as error:
@@ -1068,8 +1156,9 @@ def test_a_slow_broadcaster_with_two_dead_of_three_is_spared(linger_s: float) ->
     run(main)
 
 
-def test_a_task_that_begins_to_send_late_is_looked_at_for_the_linger_time_too() -> None:
-    """It sends to the dead connection first, long after the end, and serves others within `linger_s`: it is spared."""
+@pytest.mark.parametrize("pauses_s", [(1, 1, 1, 2), (30, 1, 1)])
+def test_a_task_that_begins_to_send_late_is_looked_at_for_as_long(pauses_s: tuple[float, ...]) -> None:
+    """Its first late send comes long after the end; it is looked at from there, by its longest pause of all."""
 
     async def main() -> None:
         room = _Room(period_s=0)
@@ -1077,7 +1166,7 @@ def test_a_task_that_begins_to_send_late_is_looked_at_for_the_linger_time_too() 
         async def late_rounds() -> None:
             await asyncio.sleep(100)
             while True:
-                for number, pause_s in ((0, 1), (0, 1), (0, 1), (0, 2), (1, 60)):
+                for number, pause_s in (*((0, pause_s) for pause_s in pauses_s), (1, 60)):
                     try:
                         await room.members[number](TEXT)
                     except BaseException as error:
@@ -1100,5 +1189,56 @@ def test_a_task_that_begins_to_send_late_is_looked_at_for_the_linger_time_too() 
         room.task.cancel()
         room.stay.set()
         await asyncio.gather(*tasks)
+
+    run(main)
+
+
+def test_looking_at_all_sends_lasts_until_it_is_clear_what_each_created_task_is() -> None:
+    """It begins with the first suspect, and is over when every one is known to serve others or is done."""
+
+    async def main() -> None:
+        looks: list[float] = []
+        senders = Senders(_now, lambda: looks.append(_now()))
+
+        async def suspect(*others: str) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            assert not senders.may_stop(task, "dead", 10)
+            await asyncio.sleep(1)
+            for connection_id in ("dead", *others):
+                assert senders.looking
+                senders.seen(connection_id)
+            assert senders.looking != bool(others)
+            await asyncio.sleep(1)
+
+        assert not senders.looking
+        senders.seen("living")
+        assert not senders.looking
+        for others in ((), ("living",)):
+            await asyncio.create_task(suspect(*others))
+            await asyncio.sleep(0)
+            assert not senders.looking
+        both = [asyncio.create_task(suspect()), asyncio.create_task(suspect())]
+        await asyncio.wait(both)
+        assert looks == [0.0, 2.0, 4.0]
+
+    run(main)
+
+
+def test_a_created_task_is_excused_once_and_not_held() -> None:
+    """A task that goes on after many raises gets one callback for all of them, and nothing keeps it when it is done."""
+
+    async def main() -> None:
+        senders = Senders(_now, lambda: None)
+        task: asyncio.Task[object] = asyncio.create_task(asyncio.sleep(0))
+        for _ in range(3):
+            senders.excuse(task)
+        assert task.remove_done_callback(_retrieve) == 1
+        gone = weakref.ref(task)
+        await asyncio.wait({task})
+        del task
+        await asyncio.sleep(0)
+        gc.collect()
+        assert gone() is None
 
     run(main)

@@ -107,7 +107,7 @@ def test_on_trio_a_late_send_is_dropped_and_the_disconnect_is_sticky() -> None:
 
 
 def test_on_trio_a_tight_loop_of_late_sends_starves_nobody() -> None:
-    """Late sends let the loop go round also where nothing else in the handler does."""
+    """Every tenth late send lets the loop go round also where nothing else in the handler does, the others do not."""
 
     async def handler(server: _TrioServer, receive: Receive, send: Send) -> None:
         turns = 0
@@ -124,7 +124,7 @@ def test_on_trio_a_tight_loop_of_late_sends_starves_nobody() -> None:
             nursery.start_soon(other)
             for _ in range(1000):
                 await send(TEXT)
-            assert turns >= 50
+            assert 50 <= turns <= 200
             nursery.cancel_scope.cancel()
 
     _serve_on_trio(handler)
