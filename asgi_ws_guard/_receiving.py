@@ -157,10 +157,9 @@ class Receiving:
             BaseException: The error, in all other cases.
         """
         self._read_done()
-        interrupted, self._interrupted = self._interrupted, False
-        if interrupted and isinstance(error, asyncio.CancelledError) and not cancelled_from_outside():
+        if self._interrupted and isinstance(error, asyncio.CancelledError) and not cancelled_from_outside():
             return self._give()
-        if isinstance(error, Exception) and peer_lost(error):
+        if peer_lost(error):
             self._lost()
             return self._give()
         raise error
@@ -229,7 +228,7 @@ class Receiving:
 
     def _disconnected(self, message: Message) -> None:
         end = self._session.connection.ended
-        if not self._given and self._disconnect is None and end and end.initiator is not Initiator.APPLICATION:
+        if self._disconnect is None and end and end.initiator is not Initiator.APPLICATION:
             self._disconnect = message
         self._session.has_ended()
 
@@ -241,7 +240,7 @@ class Receiving:
             waiting = self.reader.take()
             if waiting is not None:
                 return waiting
-            if session.connection.disconnect_read or not session.loop.has_tasks:
+            if self.is_over or not session.loop.has_tasks:
                 break
             end = session.connection.ended
             left = 0.0 if end is None else end.at_s + DRAIN_S - session.loop.time()
@@ -279,8 +278,8 @@ class Receiving:
         self._interrupted = reading is not None and interrupt(reading)
 
     def _read_done(self) -> None:
-        """Take note that the application's own task has read; nobody may again where the guard reads."""
-        if self._never_direct or self._session.connection.ended is not None:
+        """Take note that the application's own task has read; nobody may again after the end."""
+        if self._session.connection.ended is not None:
             self._session.path.block_reads()
         self._wake()
 

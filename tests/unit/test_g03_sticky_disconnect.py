@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import types
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from asgi_ws_guard import (
     HandlerStopped,
     WebSocketGuardMiddleware,
 )
+from asgi_ws_guard._reader import MAX_MESSAGES
 from asgi_ws_guard._receiving import DRAIN_S
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
@@ -148,6 +150,142 @@ def test_a_message_policy_is_asked_for_what_was_unread_when_a_send_failed() -> N
     _serve(handler, policies=(NoBigOnes(),))
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+def test_the_disconnect_is_given_as_the_server_said_it(is_read: bool) -> None:
+    """A server of an older specification gives no reason: none is made up, whoever read the message."""
+    said: Message = {"type": "websocket.disconnect", "code": 1001}
+
+    async def handler(server: ScriptedServer, receive: Receive, send: Send) -> None:
+        server.deliver(dict(said))
+        if not is_read:
+            server.fail_sends(ConnectionResetError())
+            await send(TEXT)
+        for _ in range(2):
+            given = await receive()
+            assert given == said
+            given.clear()  # it is the application's to do with as it likes
+
+    _serve(handler)
+
+
+@pytest.mark.parametrize("reading", ["direct", "ahead", None])
+def test_a_failed_send_begins_no_second_read(reading: str | None) -> None:
+    """What the server has ready is looked at only where nobody reads already: two readers steal from each other."""
+    most: list[int] = []
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def server_receive() -> Message:
+            most.append(server.receives + 1)
+            return await server.receive()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            parked = asyncio.create_task(_receive_one(receive)) if reading == "direct" else None
+            await asyncio.sleep(2 if reading == "ahead" else 0)
+            assert server.receives == (0 if reading is None else 1)
+            server.fail_sends(ConnectionResetError())
+            await send(TEXT)
+            assert server.receives == (0 if reading is None else 1)
+            if parked is not None:
+                await parked
+
+        server.connect()
+        await WebSocketGuardMiddleware(app, observers=())(server.scope, server_receive, server.send)
+
+    run(main)
+    assert max(most) == 1
+
+
+def test_on_granian_a_failed_send_gives_up_no_read() -> None:
+    """Granian loses messages of a `receive` that is given up: nothing is looked at there but in a task of its own."""
+
+    async def main() -> None:
+        server, reads = ScriptedServer(), list[int]()
+
+        async def server_receive() -> Message:
+            reads.append(1)
+            return await server.receive()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(ACCEPT)
+            server.fail_sends(ConnectionResetError())
+            await send(TEXT)
+
+        await WebSocketGuardMiddleware(app, observers=())(server.scope, server_receive, server.send)
+        assert reads == []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "granian._granian", types.ModuleType("granian._granian"))
+        run(main)
+
+
+def test_a_server_that_always_has_a_message_holds_nobody_in_a_failed_send() -> None:
+    """What the server has ready after the end is read up to the bound of reading ahead, and no further."""
+
+    async def main() -> None:
+        server, reads = ScriptedServer(), list[int]()
+
+        async def server_receive() -> Message:
+            reads.append(1)
+            assert len(reads) <= MAX_MESSAGES
+            return {"type": "websocket.receive", "text": "x"}
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(ACCEPT)
+            server.fail_sends(ConnectionResetError())
+            await send(TEXT)
+
+        await WebSocketGuardMiddleware(app, observers=())(server.scope, server_receive, server.send)
+        assert len(reads) == MAX_MESSAGES
+
+    run(main)
+
+
+def test_a_real_error_that_the_server_has_ready_after_a_failed_send_is_not_lost() -> None:
+    """It is raised by the application's next `receive`, in its place; then comes the disconnect."""
+
+    async def handler(server: ScriptedServer, receive: Receive, send: Send) -> None:
+        server.text("a")
+        server.deliver(ValueError("server bug"))
+        server.fail_sends(ConnectionResetError())
+        await send(TEXT)
+        assert (await receive())["text"] == "a"
+        with pytest.raises(ValueError, match="server bug"):
+            await receive()
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    _serve(handler)
+
+
+def test_a_message_policy_is_not_asked_about_an_unread_connect() -> None:
+    """A handshake that was not received before a send failed (Quart) is no message of the client."""
+    asked: list[str] = []
+
+    class Counting:
+        def message(self, connection_id: str, direction: str, size: int) -> Allow | Close:
+            asked.append(direction)
+            return Allow()
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(ACCEPT)
+            server.fail_sends(ConnectionResetError())
+            await send(TEXT)
+            assert [(await receive())["type"] for _ in range(2)] == ["websocket.connect", "websocket.receive"]
+
+        server.connect()
+        server.text("a")
+        await server.call(WebSocketGuardMiddleware(app, observers=(), policies=(Counting(),)))
+
+    run(main)
+    assert asked == ["sent", "received"]
+
+
 def test_a_silent_server_hangs_nobody_after_a_failed_send() -> None:
     """A server that says nothing more after a failed send: the disconnect comes after `DRAIN_S`, and then at once."""
 
@@ -265,6 +403,116 @@ def test_a_reader_cancelled_from_outside_while_it_is_woken_is_cancelled(first: s
     _serve(handler)
 
 
+def test_a_reader_that_is_still_parked_gets_nothing_after_the_disconnect_was_given() -> None:
+    """One task has the disconnect already when a message comes for another, which still waits at the server."""
+
+    async def handler(server: ScriptedServer, receive: Receive, send: Send) -> None:
+        parked = asyncio.create_task(_receive_one(receive))
+        await asyncio.sleep(0)
+        server.stall_sends()
+        closing = asyncio.create_task(_send_one(send, CLOSE))
+        await asyncio.sleep(5)
+        server.resume_sends()
+        await closing
+        assert (await receive())["type"] == "websocket.disconnect"
+        server.text("ghost")
+        assert (await parked)["type"] == "websocket.disconnect"
+
+    _serve(handler)
+
+
+def test_a_second_reader_begins_no_second_read_after_the_end() -> None:
+    """While one task waits at the server another one that receives waits in the guard, both for what had arrived."""
+
+    async def handler(server: ScriptedServer, receive: Receive, send: Send) -> None:
+        readers = [asyncio.create_task(_receive_one(receive))]
+        await asyncio.sleep(0)
+        await send(CLOSE)
+        readers.append(asyncio.create_task(_receive_one(receive)))
+        await asyncio.sleep(DRAIN_S / 2)
+        assert server.receives == 1
+        for reader in readers:
+            assert (await reader)["code"] == 4001
+
+    _serve(handler)
+
+
+@pytest.mark.parametrize("when", ["open", "interrupted"])
+def test_a_cancellation_or_an_error_of_the_servers_receive_goes_on(when: str) -> None:
+    """Only the guard's own interruption becomes the disconnect; what else leaves the server's `receive` is not ours."""
+    bug = ValueError("bug in the clean-up")
+
+    async def main() -> None:
+        server, raised = ScriptedServer(), list[BaseException]()
+
+        async def server_receive() -> Message:
+            try:
+                return await server.receive()
+            except asyncio.CancelledError:
+                if when == "open":
+                    raise
+                raise bug from None
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            if when == "open":
+                server.deliver(asyncio.CancelledError())
+            else:
+                asyncio.get_running_loop().call_later(1, server.fail_sends, ConnectionResetError())
+                pushing = asyncio.create_task(_send_later(send))
+            try:
+                await receive()
+            except BaseException as error:
+                raised.append(error)
+            if when == "interrupted":
+                await pushing
+
+        server.connect()
+        await WebSocketGuardMiddleware(app, observers=())(server.scope, server_receive, server.send)
+        if when == "open":
+            assert [type(error) for error in raised] == [asyncio.CancelledError]
+        else:
+            assert raised == [bug]
+
+    run(main)
+
+
+async def _receive_one(receive: Receive) -> Message:
+    return await receive()
+
+
+async def _send_one(send: Send, message: Message) -> None:
+    await send(message)
+
+
+async def _send_later(send: Send) -> None:
+    await asyncio.sleep(2)
+    await send(TEXT)
+
+
+def test_a_receive_after_the_handler_asks_the_server_nothing() -> None:
+    """Whoever keeps the `receive` of a finished connection gets the disconnect at once; the server is left alone."""
+
+    async def main() -> None:
+        server, kept = ScriptedServer(), list[Receive]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            kept.append(receive)
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=()))
+        server.text("for nobody")
+        started = _now()
+        assert await kept[0]() == {"type": "websocket.disconnect", "code": 1000, "reason": ""}
+        assert _now() == started
+        assert (await server.receive())["text"] == "for nobody"
+
+    run(main)
+
+
 def test_wait_for_around_the_disconnect_keeps_working() -> None:
     """A receive that is given up during the drain loses nothing; the next one gives the disconnect."""
 
@@ -289,7 +537,7 @@ def test_a_denied_connection_gives_a_disconnect() -> None:
             await receive()
             await send({"type": "websocket.close"})
             for _ in range(3):
-                assert (await receive())["type"] == "websocket.disconnect"
+                assert await receive() == {"type": "websocket.disconnect", "code": 1006}
             assert _now() <= DRAIN_S
 
         server.connect()

@@ -452,7 +452,7 @@ def test_no_timer_survives_the_handler() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("how", ["late", "return", "raise"])
+@pytest.mark.parametrize("how", ["late", "return", "raise", "close"])
 def test_nothing_is_due_after_the_handler(how: str) -> None:
     """The timers of a connection go with its handler, however it ended: each would hold the connection in memory."""
 
@@ -470,6 +470,10 @@ def test_nothing_is_due_after_the_handler(how: str) -> None:
                     await send(TEXT)
             if how == "raise":
                 raise ValueError("bug")
+            if how == "close":
+                await send(CLOSE)
+                loop.call_later(0.1, server.disconnect)
+                await receive()
 
         server = ScriptedServer()
         server.connect()

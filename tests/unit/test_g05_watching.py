@@ -153,7 +153,10 @@ def test_a_handler_that_receives_normally_has_no_task_of_the_guard() -> None:
 
 
 @pytest.mark.parametrize("send_timeout_s", [None, 0.1])
-def test_a_handler_that_works_a_while_for_each_message_has_none_either(send_timeout_s: float | None) -> None:
+@pytest.mark.parametrize("wants_messages", [False, True])
+def test_a_handler_that_works_a_while_for_each_message_has_none_either(
+    send_timeout_s: float | None, wants_messages: bool
+) -> None:
     """A look that finds nobody receiving is no proof: the next one must find it too, with nothing read in between."""
 
     async def handler(server: ScriptedServer, handle: ConnectionHandle, receive: Receive, send: Send) -> None:
@@ -166,7 +169,7 @@ def test_a_handler_that_works_a_while_for_each_message_has_none_either(send_time
         await asyncio.sleep(SOON_S)
         assert _pump_tasks(known) == 1
 
-    _serve(handler, send_timeout_s=send_timeout_s)
+    _serve(handler, seen=Recorder(wants_messages=wants_messages), send_timeout_s=send_timeout_s)
 
 
 def test_one_timer_looks_at_all_connections() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ws_guard import Closed, ConnectionHandle, Terminal, WebSocketGuardMiddleware
+from asgi_ws_guard import Allow, Close, Closed, ConnectionHandle, Terminal, WebSocketGuardMiddleware
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -289,6 +289,35 @@ def test_on_granian_two_closes_and_a_reader_end_in_one_close() -> None:
         await server.call(guard)
         assert server.called == ["websocket.accept", "websocket.close"]
         assert guard.totals().dropped == {"app_closed": 3}
+
+    with pytest.MonkeyPatch.context() as patch:
+        _granian(patch)
+        run(main)
+
+
+def test_on_granian_a_policy_closes_from_the_read_itself() -> None:
+    """The task that reads ahead cannot be taken back by itself: the close goes out at once, with its code."""
+
+    class Strict:
+        def message(self, connection_id: str, direction: str, size: int) -> Allow | Close:
+            return Close(code=1008) if direction == "received" else Allow()
+
+    async def main() -> None:
+        server = _SlowServer([0.0])
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.text("a")
+            server.disconnect(1008)
+            started = asyncio.get_running_loop().time()
+            assert (await receive())["code"] == 1008
+            assert asyncio.get_running_loop().time() == started
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=(), policies=(Strict(),)))
+        assert [message.get("code") for message in server.sent] == [None, 1008]
+        assert server.pending_at_close == 0
 
     with pytest.MonkeyPatch.context() as patch:
         _granian(patch)

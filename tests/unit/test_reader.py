@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -182,6 +183,24 @@ def test_the_pump_stops_at_the_bound_and_tells_it_once() -> None:
             assert reader.buffered == len(texts) - expected[0]
             assert owner.full == [expected]
             await reader.stop()
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_binary_messages_count_by_their_bytes(kind: Callable[[bytes], object]) -> None:
+    """The bound holds for binary messages too, with an empty text beside them and in any kind of buffer."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+        reader, owner = _make(server)
+        server.deliver({"type": "websocket.receive", "text": None, "bytes": kind(b"x" * MAX_BYTES)}, _text("y"))
+        reader.start()
+        await asyncio.sleep(1)
+        assert owner.full == [(1, MAX_BYTES)]
+        assert reader.take() is not None
+        assert reader.start()
+        await reader.stop()
 
     run(main)
 
