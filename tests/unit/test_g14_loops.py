@@ -46,9 +46,11 @@ class _TrioServer:
         self.deliver, self._arriving = trio.open_memory_channel[Message](100)
         self.sent: list[Message] = []
         self.error: Exception | None = None
+        self.reads = 0
         self.deliver.send_nowait({"type": "websocket.connect"})
 
     async def receive(self) -> Message:
+        self.reads += 1
         return await self._arriving.receive()
 
     async def send(self, message: Message) -> None:
@@ -188,7 +190,9 @@ def test_on_trio_a_lost_peer_is_an_end() -> None:
             await send(TEXT)
         assert caught.value is bug
         server.error = OSError()
+        reads = server.reads
         await send(TEXT)
+        assert server.reads == reads  # a coroutine of trio must not be run by hand
         assert current_connection().initiator is Initiator.TRANSPORT
         assert (await receive())["code"] == 1006
 
@@ -237,6 +241,22 @@ def test_on_trio_own_close_wakes_and_waits() -> None:
 
     server = _serve_on_trio(handler)
     assert server.sent == [ACCEPT, CLOSE]
+
+
+def test_on_trio_a_parked_reader_delays_no_disconnect() -> None:
+    """Nothing can wake a task that waits in the server's `receive`, and nobody else waits for it."""
+
+    async def handler(server: _TrioServer, receive: Receive, send: Send) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            await send(CLOSE)
+            started = trio.current_time()
+            assert (await receive())["code"] == 4001
+            assert trio.current_time() == started
+            nursery.cancel_scope.cancel()
+
+    _serve_on_trio(handler)
 
 
 def test_on_trio_two_receivers_lose_nothing() -> None:
