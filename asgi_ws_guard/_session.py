@@ -470,9 +470,7 @@ class Session:
         if self.connection.state is not State.OPEN:
             code = None
         self._end(DropReason.HANDLER_DONE, status, code)
-        if code is None:
-            self.has_ended()
-        else:
+        if code is not None:
             await self.sending.close(code, "", keep_errors=error is None)
 
     async def _close(self, decision: Close) -> None:

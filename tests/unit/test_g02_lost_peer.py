@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from asgi_ws_guard import (
+    Allow,
+    Close,
     CloseAdjusted,
     Closed,
     CloseStatus,
@@ -271,6 +273,37 @@ def test_a_peer_lost_during_a_denial_of_the_guard_is_no_error() -> None:
         server = ScriptedServer()
         server.fail_sends(ConnectionResetError())
         await server.call(WebSocketGuardMiddleware(app, observers=(), policies=(Nobody(),)))
+
+    run(main)
+
+
+@pytest.mark.parametrize("at", ["denial", "close"])
+def test_a_real_error_at_what_a_policy_decides_goes_on(at: str) -> None:
+    """The server's own bug is not hidden when the guard denies or closes for a policy."""
+    bug = RuntimeError("server bug")
+
+    class Strict:
+        def admit(self, handshake: Handshake) -> Allow | Deny:
+            return Deny() if at == "denial" else Allow()
+
+        def message(self, connection_id: str, direction: str, size: int) -> Allow | Close:
+            return Close()
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.fail_sends(bug)
+            await send(TEXT)
+
+        server.connect()
+        if at == "denial":
+            server.fail_sends(bug)
+        task = server.call(WebSocketGuardMiddleware(app, observers=(), policies=(Strict(),)))
+        await asyncio.wait({task})
+        assert task.exception() is bug
 
     run(main)
 

@@ -297,6 +297,23 @@ def test_a_handler_that_ends_in_the_step_in_which_it_is_cancelled_leaves_no_canc
     run(main)
 
 
+def test_a_real_error_of_the_clean_up_of_a_cancelled_handler_goes_on() -> None:
+    """What the guard takes back is its cancellation; an error that the handler raises from it is the application's."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send) -> None:
+            try:
+                await asyncio.sleep(100)
+            except asyncio.CancelledError:
+                raise LookupError("bug") from None
+
+        with pytest.raises(LookupError, match="bug"):
+            await _serve(handler, cancel_after_s=5)
+        assert _now() == 5
+
+    run(main)
+
+
 def test_a_cancellation_of_the_guard_ends_at_the_guard() -> None:
     """The server's task goes on after its handler was cancelled, and its count of cancellations is back at 0."""
 

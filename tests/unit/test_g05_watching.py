@@ -523,3 +523,32 @@ def test_on_granian_no_task_of_the_application_waits_at_the_server() -> None:
         patch.setitem(sys.modules, "granian._granian", types.ModuleType("granian._granian"))
         run(main)
     assert set(kinds) == {"pump"}
+
+
+@pytest.mark.parametrize("pause_s", [0, SOON_S])
+def test_ordinary_messages_read_no_clock(pause_s: float) -> None:
+    """The fast path is open from the accept on, and again after a while of reading ahead: nothing is asked there."""
+
+    async def handler(server: ScriptedServer, handle: ConnectionHandle, receive: Receive, send: Send) -> None:
+        loop, asked = asyncio.get_running_loop(), list[int]()
+        real_time = loop.time
+
+        def time() -> float:
+            asked.append(1)
+            return real_time()
+
+        await asyncio.sleep(pause_s)
+        server.text(*"abc")
+        if pause_s:
+            await asyncio.sleep(pause_s)
+            server.text(*"defg")
+            for _ in range(5):
+                await receive()
+        setattr(loop, "time", time)  # noqa: B010 - a clock that counts how often it is asked
+        for _ in range(2):
+            await send(TEXT)
+            assert (await receive())["type"] == "websocket.receive"
+        delattr(loop, "time")
+        assert asked == []
+
+    _serve(handler)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sys
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -247,5 +249,43 @@ def test_an_exception_of_a_dead_peers_handler_does_not_hide_a_later_one() -> Non
         assert living.sent[-1]["code"] == 1011
         with contextlib.suppress(ConnectionClosed):
             await kept[0](TEXT)
+
+    run(main)
+
+
+class _BugError(Exception):
+    """A real error, of a class that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("is_real", [False, True])
+def test_only_what_ended_at_the_guard_is_told_as_absorbed_and_it_is_not_kept(is_real: bool) -> None:
+    """The terminal event names the one or the other; who keeps a finished connection does not hold the exception."""
+
+    async def main() -> None:
+        server, seen = ScriptedServer(), Recorder()
+        kept, raised = list[Send](), list[weakref.ref[BaseException]]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            kept.append(send)
+            await receive()
+            error = _BugError() if is_real else ConnectionClosed(1001, "", Initiator.CLIENT)
+            raised.append(weakref.ref(error))
+            raise error
+
+        server.connect()
+        server.disconnect(1001)
+        task = server.call(WebSocketGuardMiddleware(app, observers=(seen,)))
+        await asyncio.wait({task})
+        closed = seen.one(Closed)
+        left = task.exception()
+        assert closed.error_type == ("_BugError" if is_real else None)
+        assert closed.absorbed_type == (None if is_real else "ConnectionClosed")
+        assert (left is None) != is_real
+        del task, left
+        await asyncio.sleep(0)
+        gc.collect()
+        assert raised[0]() is None
 
     run(main)

@@ -295,6 +295,30 @@ def test_on_granian_two_closes_and_a_reader_end_in_one_close() -> None:
         run(main)
 
 
+def test_a_policy_closes_no_connection_that_has_ended() -> None:
+    """A message that had arrived before the application's close is judged after it: no second close goes out."""
+
+    class Strict:
+        def message(self, connection_id: str, direction: str, size: int) -> Allow | Close:
+            return Close(code=1008) if direction == "received" else Allow()
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.text("a")
+            await send(CLOSE)
+            assert (await receive())["code"] == 4001
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=(), policies=(Strict(),)))
+        assert server.sent == [ACCEPT, CLOSE]
+
+    run(main)
+
+
 def test_on_granian_a_policy_closes_from_the_read_itself() -> None:
     """The task that reads ahead cannot be taken back by itself: the close goes out at once, with its code."""
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_ws_guard import Books, ConnectionClosed, ProtocolError, Terminal, WebSocketGuardMiddleware
+from asgi_ws_guard import Books, ConnectionClosed, ConnectionHandle, ProtocolError, Terminal, WebSocketGuardMiddleware
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -274,6 +274,35 @@ def test_what_ends_after_the_handler_is_in_the_totals(outcome: str) -> None:
                 "dropped": Books(forwarded=1, dropped={"handler_done": 3}),
             }[outcome]
         )
+
+    run(main)
+
+
+def test_a_close_that_outlives_its_handler_is_in_the_totals() -> None:
+    """A close of a task, which the server takes when the handler is done already, is forwarded; the handle agrees."""
+
+    async def main() -> None:
+        server, handles, closing = ScriptedServer(), list[ConnectionHandle](), list[asyncio.Task[None]]()
+
+        async def close(send: Send) -> None:
+            await send({"type": "websocket.close"})
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            await send(TEXT)
+            handles.append(scope["asgi_ws_guard.connection"])
+            server.stall_sends()
+            closing.append(asyncio.create_task(close(send)))
+            await asyncio.sleep(0)
+
+        server.connect()
+        guard = WebSocketGuardMiddleware(app, observers=())
+        await server.call(guard)
+        assert handles[0].books == guard.totals() == Books(forwarded=2, sent=1)
+        server.resume_sends()
+        await closing[0]
+        assert handles[0].books == guard.totals() == Books(forwarded=3, sent=1)
 
     run(main)
 
