@@ -359,6 +359,25 @@ def test_a_server_that_refuses_the_guards_code_for_an_error_closes_by_itself() -
 # The send deadline
 
 
+def test_a_deadline_shorter_than_the_watch_is_kept() -> None:
+    """The timer that looks is as fine as the deadline asks for: a tenth of a second is not a quarter."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.stall_sends()
+            await send(TEXT)
+            assert 0.1 <= asyncio.get_running_loop().time() <= 0.15
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=(), send_timeout_s=0.1))
+
+    run(main)
+
+
 def test_a_stalled_send_ends_the_connection() -> None:
     """A send that takes longer than `send_timeout_s` returns None; the end is `slow_consumer`, of the guard."""
 

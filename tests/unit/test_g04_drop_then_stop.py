@@ -431,6 +431,33 @@ def test_a_parked_handler_is_stopped_only_when_asked_for(cancel_after_s: float |
     run(main)
 
 
+def test_an_end_that_is_heard_of_twice_counts_once() -> None:
+    """The server's disconnect that follows an own close arms `cancel_after_s` no second time: a clean-up is spared."""
+
+    async def main() -> None:
+        server, done_at_s = ScriptedServer(), list[float]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            reading = asyncio.create_task(asyncio.wait_for(receive(), 10))
+            await asyncio.sleep(0)
+            await send(CLOSE)
+            asyncio.get_running_loop().call_later(0.5, server.disconnect)
+            await reading
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(4)
+                done_at_s.append(_now())
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=(), linger_s=10, cancel_after_s=5))
+        assert done_at_s == [9.0]
+
+    run(main)
+
+
 def test_cancel_after_strikes_a_handler_that_swallows_it_again() -> None:
     """`cancel_after_s` means it: a handler that swallows the first cancellation gets another."""
 

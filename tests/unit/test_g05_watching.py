@@ -201,6 +201,31 @@ def test_one_timer_looks_at_all_connections() -> None:
     run(main)
 
 
+def test_a_connection_is_watched_on_when_another_one_ends() -> None:
+    """The one timer stops with the last connection, not with the first."""
+
+    async def main() -> None:
+        servers, handles = [ScriptedServer("/long"), ScriptedServer("/short")], list[ConnectionHandle]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            if scope["path"] == "/long":
+                await scope["asgi_ws_guard.connection"].wait_closed()
+                handles.append(scope["asgi_ws_guard.connection"])
+
+        guard = WebSocketGuardMiddleware(app, observers=())
+        for server in servers:
+            server.connect()
+        long, short = [server.call(guard) for server in servers]
+        await short
+        servers[0].disconnect(4321)
+        await asyncio.wait_for(long, SOON_S)
+        assert handles[0].close_code == 4321
+
+    run(main)
+
+
 def _timers(loop: asyncio.AbstractEventLoop) -> list[asyncio.TimerHandle]:
     scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled")  # noqa: B009 - there is no public name
     return [timer for timer in scheduled if not timer.cancelled()]
