@@ -253,7 +253,7 @@ def test_numbers_stay_numbers() -> None:
 def test_a_logger_of_ones_own() -> None:
     """A given logger is used, with what is bound to it."""
     with capture_logs() as logs:
-        StructlogObserver(structlog.get_logger().bind(service="chat"))(Accepted(ID, 1.0, None))
+        StructlogObserver(structlog.get_logger().bind(service="chat"))(Accepted(ID, 1.0, None, None, 0.5))
     assert [line["service"] for line in logs] == ["chat"]
 
 
@@ -317,7 +317,7 @@ def foreign(text: str) -> list[Event]:
     """Put foreign text into each field of each event that may hold it."""
     return [
         Opened(ID, 1.0, handshake(text)),
-        Accepted(ID, 1.0, text),
+        Accepted(ID, 1.0, text, text, 0.5),
         Ended(ID, 1.0, 1001, text, Initiator.CLIENT, AWAY),
         Violated(ID, 1.0, "OPEN", text, f"the application sent {text}"),
         PolicyApplied(ID, 1.0, "app.Limits", "deny", text),
