@@ -60,14 +60,15 @@ def library_client(port: int, path: str) -> Iterator[ClientConnection]:
         port: Port on 127.0.0.1.
         path: Path with the query.
     """
-    with connect(
+    client = connect(
         f"ws://{HOST}:{port}{path}",
         open_timeout=OPEN_TIMEOUT_S,
         close_timeout=CLOSE_TIMEOUT_S,
         ping_interval=None,
         compression=None,
         proxy=None,
-    ) as client:
+    )
+    with client:  # websockets 16 types what `with` gives as the base class
         yield client
 
 
