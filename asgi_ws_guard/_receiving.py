@@ -117,7 +117,8 @@ class Receiving:
             message: The server's message.
 
         Returns:
-            The message for the application; None for a disconnect, which `receive` gives, and for a dropped one.
+            The message for the application; None for a disconnect, which `receive` gives, for a dropped one, and for
+            one that comes after the application was given the disconnect.
 
         Raises:
             ProtocolError: The server's message is malformed.
@@ -127,7 +128,7 @@ class Receiving:
         if message["type"] == "websocket.disconnect":
             self._disconnected(message)
             return None
-        if message["type"] == "websocket.receive" and not await session.ask("received", message):
+        if message["type"] == "websocket.receive" and (self._given or not await session.ask("received", message)):
             return None
         return message
 

@@ -400,11 +400,17 @@ class Session:
         self.path.block_reads()
 
     def look(self) -> None:
-        """See whether anybody receives, and whether a send takes too long; the watch calls it."""
+        """
+        See whether anybody receives, and whether a send takes too long; the watch calls it.
+
+        After the end too, until the server has nothing more to say: hypercorn 0.18 lets a send that failed wait for
+        room in its queue of unread messages, and every other send and close wait for that one.
+        """
         self.sending.look()
         if self.connection.ended is not None:
             self._look_at_handler(self.connection.ended)
-        elif self.options.watch and self.connection.state is State.OPEN:
+        is_over = self.receiving.is_over or not self.connection.accepted
+        if self.options.watch and not is_over and not (self.sending.is_closing and self.receiving.stop_before_close):
             self.receiving.look()
 
     def look_at_sends(self) -> None:

@@ -189,8 +189,10 @@ def test_what_arrives_during_the_close_is_given_before_the_disconnect(ahead: boo
     run(main)
 
 
-def test_no_read_begins_at_the_server_during_the_close() -> None:
-    """A `receive` that is called while a close is on its way waits in the guard, on every server."""
+@pytest.mark.parametrize("on_granian", [False, True])
+@pytest.mark.parametrize("watch", [False, True])
+def test_a_receive_during_the_close_begins_no_read_at_the_server(watch: bool, on_granian: bool) -> None:
+    """It waits in the guard, on every server; only the watch reads then, and not where that deadlocks."""
 
     async def main() -> None:
         server = ScriptedServer()
@@ -202,16 +204,22 @@ def test_no_read_begins_at_the_server_during_the_close() -> None:
             closing = asyncio.create_task(_send_one(send, CLOSE))
             await asyncio.sleep(0)
             reading = asyncio.create_task(_receive_one(receive))
-            await asyncio.sleep(5)
+            await asyncio.sleep(0.25)
             assert server.receives == 0
+            await asyncio.sleep(5)
+            assert server.receives == (1 if watch and not on_granian else 0)
+            assert not reading.done()
             server.resume_sends()
             assert (await reading)["code"] == 4001
             await closing
 
         server.connect()
-        await server.call(WebSocketGuardMiddleware(app, observers=()))
+        await server.call(WebSocketGuardMiddleware(app, observers=(), watch=watch))
 
-    run(main)
+    with pytest.MonkeyPatch.context() as patch:
+        if on_granian:
+            _granian(patch)
+        run(main)
 
 
 def test_a_close_waits_for_no_read_where_that_deadlocks_nothing() -> None:
@@ -501,5 +509,62 @@ def test_a_task_cancelled_in_its_send_leaves_the_connection_alone() -> None:
         books = guard.totals()
         assert (books.sent, books.failed, books.attempted) == (1, 1, 3)
         assert server.types() == ["websocket.accept", "websocket.send", "websocket.close"]
+
+    run(main)
+
+
+class _FullQueueServer(ScriptedServer):
+    """As hypercorn 0.18: a send that fails waits, with the lock that all sends take, for room in the queue."""
+
+    def __init__(self, unread: int) -> None:
+        super().__init__()
+        self.unread = unread
+        self.lock = asyncio.Lock()
+        self.room = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """Give a message; the last one makes room."""
+        message = await super().receive()
+        if message["type"] == "websocket.receive":
+            self.unread -= 1
+            if not self.unread:
+                self.room.set()
+                self.disconnect(1006)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Take a message when there is room."""
+        async with self.lock:
+            if message["type"] != "websocket.accept":
+                await self.room.wait()
+            await super().send(message)
+
+
+@pytest.mark.parametrize("unread", [1, 40])
+@pytest.mark.parametrize("how", ["close", "close and receive", "send and close", "receive first", "return"])
+def test_a_send_that_waits_until_everything_is_read_does_not_hang_the_connection(how: str, unread: int) -> None:
+    """The client left behind messages that nobody reads: the guard reads on during a close and after the end."""
+
+    async def main() -> None:
+        server = _FullQueueServer(unread)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            if how == "close":
+                await send(CLOSE)
+            elif how == "close and receive":
+                await asyncio.gather(send(CLOSE), receive())
+            elif how == "send and close":
+                await asyncio.gather(send(TEXT), send(CLOSE), receive())
+            elif how == "receive first":
+                reading = asyncio.ensure_future(receive())
+                await asyncio.sleep(0)
+                await asyncio.gather(send(TEXT), send(CLOSE), reading)
+
+        server.connect()
+        server.text(*("x" for _ in range(unread)))
+        task = server.call(WebSocketGuardMiddleware(app, observers=()))
+        await asyncio.wait_for(task, 5)
 
     run(main)
