@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from ._loops import AsyncioLoop, Timer, TrioLoop
-from ._senders import Senders
+from ._senders import Senders, Suspect
 
 CALLS_PER_TURN = 10
 """Late calls in one turn of the loop before one yields: more than a clean-up makes, few enough to starve nobody."""
@@ -34,6 +34,7 @@ class Linger:
         "_calls_in_turn",
         "_cancels",
         "_child_receives",
+        "_family",
         "_is_doomed",
         "_linger_s",
         "_loop",
@@ -72,6 +73,7 @@ class Linger:
         self._calls_in_turn = 0
         self._own_calls = 0
         self._child_receives = 0
+        self._family: Suspect | None = None
         self._is_doomed = False
         self._cancels = 0
         self._raised_at_s: float | None = None
@@ -94,8 +96,9 @@ class Linger:
             self._own_calls += 1
             return self._stop_own() if self._loop.time() >= self._until_s else "drop"
         if is_child and isinstance(task, asyncio.Task):
-            look_s = max(self._linger_s, MIN_LOOK_S)
-            return "raise" if senders.may_stop(task, connection_id, look_s) else "drop"
+            if self._family is None:
+                self._family = Suspect(connection_id, self._loop.time(), max(self._linger_s, MIN_LOOK_S))
+            return "raise" if senders.may_stop(task, self._family) else "drop"
         return "drop"
 
     def late_receive(self, is_child: bool, senders: Senders) -> Answer:

@@ -420,7 +420,8 @@ class Session:
     def see_sender(self) -> None:
         """Report the running task to `senders` while they look."""
         if self.senders.looking:
-            self.senders.seen(self.connection_id)
+            handle = _current.get()
+            self.senders.seen(self.connection_id, None if handle is None else handle.connection_id)
 
     def tell_ahead_full(self, messages: int, size: int) -> None:
         """

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._loops import AsyncioLoop, Timer, TrioLoop
-from ._senders import Senders
+from ._loops import AsyncioLoop, Timer, TrioLoop, running_loop
+from ._senders import Senders, senders_of
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -27,7 +27,7 @@ class Watch:
     Attributes:
         sessions: Those whose handler runs.
         loop: The event loop.
-        senders: Who sends late.
+        senders: Who sends late, on this event loop.
     """
 
     __slots__ = ("__weakref__", "_tick_s", "_timer", "loop", "senders", "sessions")
@@ -44,7 +44,9 @@ class Watch:
         self._tick_s = TICK_S if send_timeout_s is None else min(TICK_S, send_timeout_s / 4)
         self.sessions: set[Session] = set()
         self._timer: Timer | None = None
-        self.senders = Senders(loop.time, self._look_at_sends)
+        running = running_loop()
+        self.senders = Senders(loop.time) if running is None else senders_of(running, loop.time)
+        self.senders.add(self)
 
     def add(self, session: Session) -> None:
         """
@@ -69,11 +71,12 @@ class Watch:
             self._timer.cancel()
             self._timer = None
 
+    def look_at_sends(self) -> None:
+        """Make every connection report its sends to `senders`."""
+        for session in self.sessions:
+            session.look_at_sends()
+
     def _tick(self) -> None:
         self._timer = self.loop.later(self._tick_s, self._tick)
         for session in tuple(self.sessions):
             session.look()
-
-    def _look_at_sends(self) -> None:
-        for session in self.sessions:
-            session.look_at_sends()

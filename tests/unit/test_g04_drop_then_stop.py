@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import anyio
 import pytest
 from starlette.websockets import WebSocket
 
@@ -21,7 +22,7 @@ from asgi_ws_guard import (
     Initiator,
     WebSocketGuardMiddleware,
 )
-from asgi_ws_guard._senders import Senders, _retrieve
+from asgi_ws_guard._senders import Senders, Suspect, _retrieve, senders_of
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -1246,21 +1247,27 @@ def test_looking_at_all_sends_lasts_until_it_is_clear_what_each_created_task_is(
 
     async def main() -> None:
         looks: list[float] = []
-        senders = Senders(_now, lambda: looks.append(_now()))
+
+        class Looker:
+            def look_at_sends(self) -> None:
+                looks.append(_now())
+
+        looker, senders = Looker(), Senders(_now)
+        senders.add(looker)
 
         async def suspect(*others: str) -> None:
             task = asyncio.current_task()
             assert task is not None
-            assert not senders.may_stop(task, "dead", 10)
+            assert not senders.may_stop(task, Suspect("dead", _now(), 10))
             await asyncio.sleep(1)
             for connection_id in ("dead", *others):
                 assert senders.looking
-                senders.seen(connection_id)
+                senders.seen(connection_id, "dead")
             assert senders.looking != bool(others)
             await asyncio.sleep(1)
 
         assert not senders.looking
-        senders.seen("living")
+        senders.seen("living", None)
         assert not senders.looking
         for others in ((), ("living",)):
             await asyncio.create_task(suspect(*others))
@@ -1277,7 +1284,7 @@ def test_a_created_task_is_excused_once_and_not_held() -> None:
     """A task that goes on after many raises gets one callback for all of them, and nothing keeps it when it is done."""
 
     async def main() -> None:
-        senders = Senders(_now, lambda: None)
+        senders = Senders(_now)
         task: asyncio.Task[object] = asyncio.create_task(asyncio.sleep(0))
         for _ in range(3):
             senders.excuse(task)
@@ -1288,5 +1295,175 @@ def test_a_created_task_is_excused_once_and_not_held() -> None:
         await asyncio.sleep(0)
         gc.collect()
         assert gone() is None
+
+    run(main)
+
+
+# Tasks of one send
+
+
+async def _send_text(send: Send) -> None:
+    await send(TEXT)
+
+
+async def _in_a_group(send: Send) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(_send_text, send)
+
+
+ONE_SEND: dict[str, Callable[[Send], Awaitable[Any]]] = {
+    "gather": lambda send: asyncio.gather(send(TEXT)),
+    "shield": lambda send: asyncio.shield(asyncio.ensure_future(send(TEXT))),
+    "task": lambda send: asyncio.ensure_future(send(TEXT)),
+    "wait_for": lambda send: asyncio.wait_for(send(TEXT), 5),
+    "task group": _in_a_group,
+}
+"""Ways to send one message, most of which make a task for it (`asyncio.wait_for` does up to 3.11)."""
+
+
+@pytest.mark.parametrize("how", ONE_SEND)
+@pytest.mark.parametrize("who", ["handler", "task"])
+@pytest.mark.parametrize("period_s", [0.1, 1, 60])
+def test_a_loop_that_makes_a_task_for_each_send_is_stopped_too(how: str, who: str, period_s: float) -> None:
+    """No such task can be looked at, so all of them are together; an error from them stops the loop."""
+
+    async def main() -> None:
+        stopped_at_s: list[float] = []
+
+        async def push(send: Send) -> None:
+            try:
+                while True:
+                    await ONE_SEND[how](send)
+                    await asyncio.sleep(period_s)
+            finally:
+                stopped_at_s.append(_now())
+
+        async def handler(receive: Receive, send: Send) -> None:
+            if who == "handler":
+                await push(send)
+            pushing.append(asyncio.create_task(push(send)))
+
+        pushing: list[asyncio.Task[None]] = []
+        with _no_reports() as reports:
+            await asyncio.wait_for(_serve(handler, linger_s=10), 20 * 60)
+            await asyncio.wait(pushing or [asyncio.create_task(asyncio.sleep(0))], timeout=20 * 60)
+            pushing.clear()
+            gc.collect()
+            await asyncio.sleep(0)
+        assert [at_s for at_s in stopped_at_s if at_s < 10] == []
+        assert len(stopped_at_s) == 1
+        assert [report for report in reports if "ConnectionClosed" not in report] == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ONE_SEND)
+@pytest.mark.parametrize("period_s", [0.5, 15, 60])
+@pytest.mark.parametrize("linger_s", [0, 10])
+def test_a_broadcaster_that_makes_a_task_for_each_send_lives(how: str, period_s: float, linger_s: float) -> None:
+    """Started by a handler whose client left, it is of that handler's family, which serves others."""
+
+    async def main() -> None:
+        room = _Room(period_s=0)
+
+        async def one_by_one() -> None:
+            while True:
+                for send in room.members:
+                    try:
+                        await ONE_SEND[how](send)
+                    except BaseException as error:
+                        room.errors.append((_now(), error))
+                        raise
+                    await asyncio.sleep(period_s)
+
+        setattr(room, "broadcast", one_by_one)  # noqa: B010 - a method of the test's own application
+        guard = WebSocketGuardMiddleware(room.app, observers=(), linger_s=linger_s)
+        servers = [ScriptedServer() for _ in range(3)]
+        tasks = []
+        for server in servers:
+            server.connect()
+            tasks.append(server.call(guard))
+            await asyncio.sleep(0.1)
+        servers[0].disconnect()
+        await asyncio.sleep(20 * 60)
+        assert room.errors == []
+        assert room.task is not None
+        room.task.cancel()
+        room.stay.set()
+        await asyncio.gather(*tasks)
+
+    run(main)
+
+
+def test_a_clean_up_in_tasks_of_one_send_makes_nobody_look() -> None:
+    """The connections that live go on without a question once those tasks are done."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send) -> None:
+            for how in ("gather", "wait_for"):
+                await ONE_SEND[how](send)
+            await asyncio.sleep(0)
+            assert not senders_of(asyncio.get_running_loop(), _now).looking
+
+        await _serve(handler)
+
+    run(main)
+
+
+def test_looking_at_a_family_ends_when_it_is_silent() -> None:
+    """Nobody is asked any more when the tasks of one send have stopped by themselves."""
+
+    async def main() -> None:
+        living = ScriptedServer()
+        seen: list[bool] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            if scope["path"] == "/living":
+                for _ in range(100):
+                    await send(TEXT)
+                    await asyncio.sleep(1)
+                    seen.append(senders_of(asyncio.get_running_loop(), _now).looking)
+                return
+            for _ in range(5):
+                await asyncio.gather(send(TEXT))
+                await asyncio.sleep(1)
+
+        dead = ScriptedServer()
+        living.scope["path"] = "/living"
+        guard = WebSocketGuardMiddleware(app, observers=(), linger_s=10)
+        for server in (living, dead):
+            server.connect()
+        tasks = [living.call(guard), dead.call(guard)]
+        dead.disconnect()
+        await asyncio.gather(*tasks)
+        assert any(seen)
+        assert not any(seen[30:])
+
+    run(main)
+
+
+@pytest.mark.parametrize("linger_s", [0, 10])
+def test_a_broadcaster_that_serves_the_connections_of_two_guards_lives(linger_s: float) -> None:
+    """Whom a task serves is known of the event loop, not of one guard: several may be mounted in one application."""
+
+    async def main() -> None:
+        room = _Room(period_s=1)
+        guards = [WebSocketGuardMiddleware(room.app, observers=(), linger_s=linger_s) for _ in range(2)]
+        servers = [ScriptedServer() for _ in range(2)]
+        tasks = []
+        for guard, server in zip(guards, servers, strict=True):
+            server.connect()
+            tasks.append(server.call(guard))
+            await asyncio.sleep(0.1)
+        servers[0].disconnect()
+        await asyncio.sleep(300)
+        assert room.errors == []
+        assert room.task is not None
+        assert not room.task.done()
+        room.task.cancel()
+        room.stay.set()
+        await asyncio.gather(*tasks)
 
     run(main)
