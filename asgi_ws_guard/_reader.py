@@ -72,6 +72,11 @@ class Reader:
         return self._task is not None
 
     @property
+    def wanted(self) -> bool:
+        """Whether a receiver waits."""
+        return bool(self._waiting)
+
+    @property
     def buffered(self) -> int:
         """Number of messages that wait for the application."""
         return len(self._buffer or ())

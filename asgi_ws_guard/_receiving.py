@@ -69,6 +69,11 @@ class Receiving:
         return self._reader
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for the task that reads from the server directly."""
+        return self._reader is not None and self._reader.wanted
+
+    @property
     def is_over(self) -> bool:
         """Whether the server has nothing more to say."""
         return self._session.connection.disconnect_read or self._session.connection.finished

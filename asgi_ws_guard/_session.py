@@ -391,6 +391,8 @@ class Session:
         """Let ordinary messages pass without a question, as far as nobody has one."""
         if self.connection.state is State.OPEN and not self.asks_about_messages:
             self.path.open()
+            if self.receiving.is_wanted:
+                self.path.ask_about_receives()
             if self.senders.looking:
                 self.path.ask_about_sends()
 
@@ -474,8 +476,8 @@ class Session:
             is_error = isinstance(error, Exception)
             status = CloseStatus.APP_ERROR if is_error else CloseStatus.SHUTDOWN
             code = self.options.close_on_error if is_error else None
-        if self.connection.state is not State.OPEN:
-            code = None
+        if self.connection.state is not State.OPEN or not self.connection.answers:
+            code = None  # also when the server did not take the accept: a close would be a denial (403) to it
         self._end(DropReason.HANDLER_DONE, status, code)
         if code is not None:
             await self.sending.close(code, "", keep_errors=error is None)

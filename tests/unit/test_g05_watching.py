@@ -325,6 +325,21 @@ def test_two_receivers_share_and_lose_nothing(cancel_first: bool) -> None:
 
 
 @pytest.mark.parametrize("watch", [False, True])
+def test_a_send_that_opens_the_path_forgets_no_receiver_that_waits(watch: bool) -> None:
+    """A message that is not plain (here a `bytearray`) opens the path again behind it."""
+
+    async def handler(server: ScriptedServer, handle: ConnectionHandle, receive: Receive, send: Send) -> None:
+        first, second = asyncio.ensure_future(receive()), asyncio.ensure_future(receive())
+        await asyncio.sleep(0.01)
+        await send({"type": "websocket.send", "bytes": bytearray(b"x")})
+        server.text("a", "b")
+        await asyncio.wait({first, second}, timeout=0.1)
+        assert [task.result()["text"] for task in (first, second)] == ["a", "b"]
+
+    _serve(handler, watch=watch)
+
+
+@pytest.mark.parametrize("watch", [False, True])
 def test_a_receiver_that_waits_takes_over_when_the_other_stops(watch: bool) -> None:
     """The second of two receivers gets the next message when the first one got one and receives no more."""
 

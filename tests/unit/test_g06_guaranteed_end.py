@@ -97,6 +97,22 @@ def test_before_the_accept_the_answer_is_the_servers(raises: bool) -> None:
     assert end.response_status is None
 
 
+def test_an_accept_that_the_server_refused_is_left_to_the_server() -> None:
+    """To a server that took no accept a close means 403 (uvicorn 0.54), which hides the application's error."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+        server.connect()
+        server.fail_sends(AttributeError("a header that is text"))
+        task = server.call(WebSocketGuardMiddleware(_accept_and_return, observers=()))
+        await asyncio.wait({task})
+        server.fail_sends(None)
+        assert server.sent == []
+        assert isinstance(task.exception(), AttributeError)
+
+    run(main)
+
+
 def test_a_denial_that_was_begun_is_left_to_the_server() -> None:
     """A handler that returns between the start and the body of its denial response sends nothing more."""
 
