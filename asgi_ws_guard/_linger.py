@@ -101,13 +101,12 @@ class Linger:
             return "raise" if senders.may_stop(task, self._family) else "drop"
         return "drop"
 
-    def late_receive(self, is_child: bool, senders: Senders) -> Answer:
+    def late_receive(self, is_child: bool) -> Answer:
         """
         Decide about a `receive` that gives the disconnect once more.
 
         Args:
             is_child: Whether the task inherited the connection's context variable.
-            senders: What is known of created tasks.
 
         Returns:
             "raise" for a handler, or a task of it, that spins on the disconnect although the time is over.
@@ -120,7 +119,6 @@ class Linger:
         if is_child and isinstance(task, asyncio.Task):
             self._child_receives += 1
             if lingered and self._child_receives > LOOP_CALLS:
-                senders.excuse(task)
                 return "raise"
         return "drop"
 

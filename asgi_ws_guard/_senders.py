@@ -145,10 +145,7 @@ class Senders:
             task.add_done_callback(self._gone)
             family_may_stop = self._family_may_stop(family, now)
         self._update()
-        if suspect.serves_others or not (suspect.late_send(now) or family_may_stop):
-            return False
-        self.excuse(task)
-        return True
+        return (suspect.late_send(now) or family_may_stop) and not suspect.serves_others
 
     def excuse(self, task: asyncio.Task[object]) -> None:
         """

@@ -189,7 +189,7 @@ class Sending:
         Raises:
             ConnectionClosed: The handler, or a task of it, spins on the disconnect and the time is over.
         """
-        answer = self._lingering().late_receive(self._is_child(), self._session.senders)
+        answer = self._lingering().late_receive(self._is_child())
         await self._lingering().yield_if_tight()
         if answer == "raise":
             raise self._closed()
@@ -298,8 +298,12 @@ class Sending:
         return _current.get() is self._session.handle
 
     def _closed(self) -> ConnectionClosed:
-        end = self._session.connection.ended
+        """Make what is raised in the running task; nobody needs to retrieve it from a task that the handler created."""
+        session, task = self._session, self._session.loop.current_task()
+        end = session.connection.ended
         assert end is not None  # noqa: S101 - only an ended connection refuses
+        if isinstance(task, asyncio.Task) and task is not session.task and self._is_child():
+            session.senders.excuse(task)
         return ConnectionClosed(end.code, end.reason, end.initiator)
 
     def _turned(self) -> None:

@@ -597,6 +597,44 @@ def test_late_sends_raise_tells_at_the_first_late_send(who: str) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("lost_in_send", [False, True])
+def test_late_sends_raise_in_a_child_makes_no_noise(lost_in_send: bool) -> None:
+    """A task that nobody awaits ends by the error that it is told the end with."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send) -> None:
+            async def push() -> None:
+                while True:
+                    await send(TEXT)
+                    await asyncio.sleep(1)
+
+            pushing.append(asyncio.create_task(push()))
+            await asyncio.sleep(5)
+
+        pushing: list[asyncio.Task[None]] = []
+        with _no_reports() as reports:
+            if lost_in_send:
+                server = ScriptedServer()
+
+                async def app(scope: Scope, receive: Receive, send: Send) -> None:
+                    await receive()
+                    await send(ACCEPT)
+                    server.fail_sends(ConnectionResetError())
+                    await handler(receive, send)
+
+                server.connect()
+                await server.call(WebSocketGuardMiddleware(app, observers=(), late_sends="raise"))
+            else:
+                await _serve(handler, late_sends="raise")
+            assert isinstance(pushing[0]._exception, ConnectionClosed)
+            pushing.clear()
+            gc.collect()
+            await asyncio.sleep(0)
+            assert reports == []
+
+    run(main)
+
+
 def test_late_sends_raise_also_tells_of_the_send_that_lost_the_peer() -> None:
     """The send at which the server says "gone" raises `ConnectionClosed` from the server's error."""
 
