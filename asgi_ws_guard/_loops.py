@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol
@@ -72,8 +73,11 @@ class AsyncioLoop:
     has_tasks = True
 
     def time(self) -> float:
-        """Give the time in seconds, for differences only."""
-        return asyncio.get_running_loop().time()
+        """Give the time in seconds, for differences only; also to a handler that is thrown away with its loop."""
+        try:
+            return asyncio.get_running_loop().time()
+        except RuntimeError:
+            return time.monotonic()
 
     def flag(self) -> Flag:
         """Make an event."""

@@ -110,6 +110,8 @@ class WebSocketGuardMiddleware:
             if await session.start(whole, receive, send):
                 try:
                     await self.app(whole, session.receive, session.path.send)
+                except GeneratorExit:  # thrown away by its loop, as nobody may await any more
+                    raise
                 except BaseException as error:  # noqa: BLE001 - raised again below, unless it is a disconnect
                     raised = error
                 raised = await session.settle(raised)

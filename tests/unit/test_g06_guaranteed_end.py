@@ -101,14 +101,13 @@ def test_an_accept_that_the_server_refused_is_left_to_the_server() -> None:
     """To a server that took no accept a close means 403 (uvicorn 0.54), which hides the application's error."""
 
     async def main() -> None:
-        server = ScriptedServer()
+        server, refused = ScriptedServer(), AttributeError("a header that is text")
         server.connect()
-        server.fail_sends(AttributeError("a header that is text"))
+        server.fail_sends(lambda message: refused if message["type"] == "websocket.accept" else None)
         task = server.call(WebSocketGuardMiddleware(_accept_and_return, observers=()))
         await asyncio.wait({task})
-        server.fail_sends(None)
         assert server.sent == []
-        assert isinstance(task.exception(), AttributeError)
+        assert task.exception() is refused
 
     run(main)
 

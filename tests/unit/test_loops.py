@@ -287,6 +287,40 @@ def test_a_guard_keeps_no_loop_alive() -> None:
     assert guard.totals().attempted == 0
 
 
+def test_a_handler_that_is_thrown_away_with_its_loop_goes_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python closes the coroutine of a pending task: nothing may be awaited then, and there is no running loop."""
+    noise: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: noise.append(unraisable.exc_value))
+    left: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.append("app")
+
+    guard = WebSocketGuardMiddleware(app, observers=(lambda event: left.append(type(event).__name__),))
+
+    async def main() -> None:
+        server = ScriptedServer()
+        server.connect()
+        serving = guard(server.scope, server.receive, server.send)
+        serving.send(None)
+        kept.append(serving)
+
+    kept: list[object] = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    kept.clear()
+    gc.collect()
+    assert left == ["Opened", "Accepted", "app", "Ended", "Closed"]
+    assert noise == []
+    assert guard.connections == 0
+
+
 def test_one_guard_serves_several_loops() -> None:
     """Each loop has its own timer; the totals are those of all."""
 
