@@ -159,16 +159,6 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         raise
 
 
-def cancelled_from_outside() -> bool:
-    """
-    Tell whether somebody has asked to cancel the running task, and nobody has taken that back.
-
-    Python 3.10 keeps no count of requests: there the answer is always False.
-    """
-    task = asyncio.current_task()
-    return sys.version_info >= (3, 11) and task is not None and task.cancelling() > 0
-
-
 def interrupt(awaitable: Awaitable[Any]) -> bool:
     """
     Wake the task that waits in *awaitable* with a `CancelledError` that no `Task.cancel` stands behind.
@@ -183,14 +173,55 @@ def interrupt(awaitable: Awaitable[Any]) -> bool:
     Returns:
         Whether a future was cancelled; False when it is done, or not to be found (another event loop).
     """
-    current: Any = awaitable
-    for _ in range(100):
-        following = current if isinstance(current, asyncio.Future) else _awaited_by(current)
-        if following is None or following is current:
-            break
-        current = following
-    cancel = getattr(current, "cancel", None)
+    cancel = getattr(_innermost(awaitable), "cancel", None)
     return bool(cancel is not None and cancel())
+
+
+class Waker:
+    """
+    Wakes tasks by `interrupt`, and recognises the `CancelledError` of it.
+
+    A cancellation from outside that comes at the same moment must not be taken for it. What was asked for before is no
+    sign of one: a task may have taken a cancellation and gone on (`asyncio.TaskGroup` up to 3.12 leaves one behind).
+    """
+
+    __slots__ = ("_requests", "_unknown")
+
+    def __init__(self) -> None:
+        self._requests: dict[asyncio.Task[Any], int] = {}
+        self._unknown = 0
+
+    def wake(self, awaitable: Awaitable[Any]) -> None:
+        """
+        Wake the task that waits in *awaitable*, if it does.
+
+        Args:
+            awaitable: What a task awaits.
+        """
+        task = _waiting_in(_innermost(awaitable))
+        requests = _cancel_requests(task)
+        if interrupt(awaitable):
+            if task is None:
+                self._unknown += 1
+            else:
+                self._requests[task] = requests
+
+    def woke(self, error: BaseException) -> bool:
+        """
+        Tell whether the running task got *error* because it was woken, and nobody else has asked to cancel it since.
+
+        Args:
+            error: What came out of the awaitable.
+        """
+        if not isinstance(error, asyncio.CancelledError):
+            return False
+        task = asyncio.current_task()
+        if task in self._requests:
+            return _cancel_requests(task) <= self._requests.pop(task)
+        if not self._unknown or _cancel_requests(task):
+            return False
+        self._unknown -= 1
+        return True
 
 
 def step(awaitable: Awaitable[Any]) -> tuple[bool, Any]:
@@ -212,6 +243,28 @@ def step(awaitable: Awaitable[Any]) -> tuple[bool, Any]:
     if close is not None:
         close()
     return False, None
+
+
+def _innermost(awaitable: Awaitable[Any]) -> Any:
+    """Give the future on which a suspended coroutine waits in the end, or the last thing that can be found."""
+    current: Any = awaitable
+    for _ in range(100):
+        following = current if isinstance(current, asyncio.Future) else _awaited_by(current)
+        if following is None or following is current:
+            break
+        current = following
+    return current
+
+
+def _waiting_in(future: Any) -> asyncio.Task[Any] | None:
+    """Give the task that a future wakes; it is the owner of the future's callback."""
+    owners = (getattr(callback, "__self__", None) for callback, _ in getattr(future, "_callbacks", None) or ())
+    return next((owner for owner in owners if isinstance(owner, asyncio.Task)), None)
+
+
+def _cancel_requests(task: asyncio.Task[Any] | None) -> int:
+    """Count who has asked to cancel a task and has not taken it back; always 0 on Python 3.10, which keeps no count."""
+    return task.cancelling() if sys.version_info >= (3, 11) and task is not None else 0
 
 
 def _awaited_by(value: object) -> Any:

@@ -8,11 +8,10 @@ the reader that must be woken although its server never will.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from ._close import CloseCode, Initiator
-from ._loops import cancelled_from_outside, interrupt, step
+from ._loops import Waker, step
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost
 from ._types import Message, Receive
@@ -34,11 +33,11 @@ class Receiving:
         "_disconnect",
         "_given",
         "_idle_since_s",
-        "_interrupted",
         "_never_direct",
         "_reader",
         "_seen",
         "_session",
+        "_waker",
         "read",
     )
 
@@ -57,7 +56,7 @@ class Receiving:
         self._reader: Reader | None = None
         self._disconnect: Message | None = None
         self._given = False
-        self._interrupted = False
+        self._waker: Waker | None = None
         self._idle_since_s = session.loop.time()
         self._seen = 0
 
@@ -163,7 +162,7 @@ class Receiving:
             BaseException: The error, in all other cases.
         """
         self._read_done()
-        if self._interrupted and isinstance(error, asyncio.CancelledError) and not cancelled_from_outside():
+        if self._waker is not None and self._waker.woke(error):
             return self._give()
         if peer_lost(error):
             self._lost()
@@ -281,7 +280,9 @@ class Receiving:
     def _interrupt(self) -> None:
         """Wake the task that still waits in the server's `receive` although the connection has ended."""
         reading = self._session.path.reading
-        self._interrupted = reading is not None and interrupt(reading)
+        if reading is not None:
+            self._waker = self._waker or Waker()
+            self._waker.wake(reading)
 
     def _read_done(self) -> None:
         """Take note that the application's own task has read; nobody may again after the end."""

@@ -18,7 +18,7 @@ from ._exceptions import ConnectionClosed
 from ._handle import _current
 from ._lanes import tracked
 from ._linger import Linger
-from ._loops import Flag, cancelled_from_outside, interrupt
+from ._loops import Flag, Waker
 from ._servers import peer_lost, private_code, refuses_code
 from ._types import Message, Send
 
@@ -31,12 +31,12 @@ class Sending:
 
     __slots__ = (
         "_closing",
-        "_expired",
         "_is_busy",
         "_linger",
         "_session",
         "_since",
         "_told_late",
+        "_waker",
         "in_flight",
         "write",
     )
@@ -56,7 +56,7 @@ class Sending:
             write = tracked(write, self.in_flight)
         self.write = write
         self._since: dict[Awaitable[None], float] | None = None
-        self._expired = False
+        self._waker: Waker | None = None
         self._closing: Flag | None = None
         self._linger: Linger | None = None
         self._is_busy = False
@@ -111,7 +111,7 @@ class Sending:
             session.connection.failed += 1
             session.count_late(Books(failed=1))
             session.lost(message, started_s, error)
-            if not self._has_expired(error):
+            if self._waker is None or not self._waker.woke(error):
                 raise error
         if session.options.late_sends == "raise":
             raise self._closed() from error
@@ -132,8 +132,9 @@ class Sending:
         self._since = {one: before.get(one, now) for one in self.in_flight}
         if now - min(self._since.values()) >= timeout_s:
             session.send_timed_out()
+            self._waker = self._waker or Waker()
             for one in self.in_flight:
-                self._expired |= interrupt(one)
+                self._waker.wake(one)
 
     async def granted(self) -> None:
         """Count what went, and let the loop go round if it did not since the last time: no send may have suspended."""
@@ -166,7 +167,7 @@ class Sending:
         try:
             await self._write_close({"type": "websocket.close", "code": code, "reason": reason}, translate=keep_errors)
         except asyncio.CancelledError as error:
-            if not self._has_expired(error):
+            if self._waker is None or not self._waker.woke(error):
                 raise
         except Exception as error:
             if keep_errors and not peer_lost(error):
@@ -289,10 +290,6 @@ class Sending:
     def _stopped(self, how: Literal["raised", "cancelled"]) -> None:
         session = self._session
         session.tell((HandlerStopped(session.connection_id, session.loop.time(), how),))
-
-    def _has_expired(self, error: BaseException) -> bool:
-        """Tell whether an error is the cancellation by which `look` woke a send."""
-        return self._expired and isinstance(error, asyncio.CancelledError) and not cancelled_from_outside()
 
     def _is_child(self) -> bool:
         return _current.get() is self._session.handle

@@ -403,6 +403,22 @@ def test_a_reader_cancelled_from_outside_while_it_is_woken_is_cancelled(first: s
     _serve(handler)
 
 
+def test_a_reader_that_once_took_a_cancellation_is_woken_like_any_other() -> None:
+    """`asyncio.TaskGroup` of 3.11 leaves a cancellation request behind, which is nobody's who asks now."""
+
+    async def handler(server: ScriptedServer, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+        asyncio.get_running_loop().call_later(1, lambda: closing.append(asyncio.ensure_future(send(CLOSE))))
+        assert (await receive())["code"] == 4001
+
+    closing: list[asyncio.Future[None]] = []
+    _serve(handler)
+
+
 def test_a_reader_that_is_still_parked_gets_nothing_after_the_disconnect_was_given() -> None:
     """One task has the disconnect already when a message comes for another, which still waits at the server."""
 

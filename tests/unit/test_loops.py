@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import weakref
@@ -14,7 +15,7 @@ import pytest
 import trio
 
 from asgi_ws_guard import WebSocketGuardMiddleware
-from asgi_ws_guard._loops import AsyncioLoop, TrioLoop, cancelled_from_outside, interrupt, running_loop, step
+from asgi_ws_guard._loops import AsyncioLoop, TrioLoop, Waker, interrupt, running_loop, step
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import ScriptedServer, VirtualTimeLoop, run
 
@@ -91,14 +92,15 @@ def test_interrupt_wakes_a_task_wherever_it_waits(wait: Callable[[asyncio.Event]
         async def waiting() -> str:
             try:
                 return await awaitable
-            except asyncio.CancelledError:
-                assert not cancelled_from_outside()
+            except asyncio.CancelledError as error:
+                told = [waker.woke(error), waker.woke(error)]
                 await asyncio.sleep(1)
-                return "interrupted"
+                return "interrupted" if told == [True, False] else "cancelled"
 
+        waker = Waker()
         task = asyncio.create_task(waiting())
         await asyncio.sleep(0.01)
-        assert interrupt(awaitable)
+        waker.wake(awaitable)
         assert await asyncio.wait_for(task, 5) == "interrupted"
 
     run(main)
@@ -141,23 +143,44 @@ def test_interrupt_uses_the_cancel_of_a_foreign_awaitable() -> None:
     assert foreign.cancelled
 
 
+async def _woken(waker: Waker, event: asyncio.Event, *, first: str, stale: bool) -> str:
+    """Wait in a task that is woken, cancelled from outside, or both at once."""
+
+    async def waiting() -> str:
+        if stale:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+        reading.append(event.wait())
+        try:
+            await reading[0]
+        except asyncio.CancelledError as error:
+            return "woken" if waker.woke(error) else "cancelled"
+        return "event"
+
+    reading: list[Any] = []
+    task = asyncio.create_task(waiting())
+    await asyncio.sleep(0.01)
+    for who in first.split(" "):
+        if who == "guard":
+            waker.wake(reading[0])
+        else:
+            task.cancel()
+    return await task
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps no count of cancellations")
-def test_a_cancellation_from_outside_is_told_apart() -> None:
-    """Only a task that somebody asked to cancel says so."""
+@pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.parametrize("first", ["guard", "guard outside", "outside guard", "outside"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_cancellation_from_outside_is_told_apart(first: str, stale: bool, times: int) -> None:
+    """Only what was asked for since the task was woken counts, not a cancellation that it took and went on from."""
 
     async def main() -> None:
-        async def waiting() -> bool:
-            try:
-                await asyncio.sleep(100)
-            except asyncio.CancelledError:
-                return cancelled_from_outside()
-            return False
-
-        assert not cancelled_from_outside()
-        task = asyncio.create_task(waiting())
-        await asyncio.sleep(0.01)
-        task.cancel()
-        assert await task
+        waker = Waker()
+        for _ in range(times):
+            woken = await _woken(waker, asyncio.Event(), first=first, stale=stale)
+            assert woken == ("woken" if first == "guard" else "cancelled")
 
     run(main)
 
