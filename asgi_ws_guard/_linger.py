@@ -79,7 +79,7 @@ class Linger:
         self._raised_at_s: float | None = None
         self._timers: list[Timer] = []
 
-    def late_send(self, is_child: bool, senders: Senders, connection_id: str) -> Answer:
+    def late_send(self, is_child: bool, senders: Senders, connection_id: str, *, at_once: bool) -> Answer:
         """
         Decide about a late send of the running task.
 
@@ -87,6 +87,7 @@ class Linger:
             is_child: Whether the task inherited the connection's context variable.
             senders: What is known of created tasks.
             connection_id: The connection.
+            at_once: Whether no late send is quiet, whoever makes it.
 
         Returns:
             What to do with it.
@@ -94,7 +95,9 @@ class Linger:
         task = self._loop.current_task()
         if task is not None and task is self._task:
             self._own_calls += 1
-            return self._stop_own() if self._loop.time() >= self._until_s else "drop"
+            return self._stop_own() if at_once or self._loop.time() >= self._until_s else "drop"
+        if at_once:
+            return "raise"
         if is_child and isinstance(task, asyncio.Task):
             if self._family is None:
                 self._family = Suspect(connection_id, self._loop.time(), max(self._linger_s, MIN_LOOK_S))

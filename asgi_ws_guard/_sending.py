@@ -253,10 +253,9 @@ class Sending:
     async def _late(self, message_type: str) -> None:
         session = self._session
         self._dropped(message_type)
-        answer = session.options.late_sends
-        if answer == "drop":
-            answer = self._lingering().late_send(self._is_child(), session.senders, session.connection_id)
-        await self._lingering().yield_if_tight()
+        linger, at_once = self._lingering(), session.options.late_sends == "raise"
+        answer = linger.late_send(self._is_child(), session.senders, session.connection_id, at_once=at_once)
+        await linger.yield_if_tight()
         if answer == "raise":
             raise self._closed()
 

@@ -597,6 +597,27 @@ def test_late_sends_raise_tells_at_the_first_late_send(who: str) -> None:
     run(main)
 
 
+def test_a_loop_that_catches_what_late_sends_raise_is_cancelled() -> None:
+    """An earlier error is no reason to leave a zombie: `linger_s` after it a loop is cancelled, a clean-up is not."""
+
+    async def main() -> None:
+        for rounds, how in ((2, ["raised"]), (1000, ["raised", "cancelled"])):
+            seen = Recorder()
+
+            async def handler(receive: Receive, send: Send, rounds: int = rounds) -> None:
+                for _ in range(rounds):
+                    with contextlib.suppress(ConnectionClosed):
+                        await send(TEXT)
+                    await asyncio.sleep(1)
+                await asyncio.sleep(60)
+
+            await _serve(handler, seen=seen, late_sends="raise", linger_s=10)
+            assert _how(seen) == how
+            assert seen.one(Closed).lingered_s == (62 if rounds == 2 else 10)
+
+    run(main)
+
+
 @pytest.mark.parametrize("lost_in_send", [False, True])
 def test_late_sends_raise_in_a_child_makes_no_noise(lost_in_send: bool) -> None:
     """A task that nobody awaits ends by the error that it is told the end with."""
