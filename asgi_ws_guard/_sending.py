@@ -88,6 +88,7 @@ class Sending:
             await self._forward(step.message)
         else:
             session.drop(DropReason.POLICY)
+            await session.loop.turn()  # nobody else does: a loop without any sleep would starve all others
 
     def send_failed(self, message: Message, error: BaseException, started_s: float | None = None) -> None:
         """

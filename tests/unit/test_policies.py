@@ -432,3 +432,29 @@ def test_the_accept_is_told_before_what_happens_during_it() -> None:
         assert server.types() == ["websocket.accept"]
 
     run(main)
+
+
+def test_a_loop_whose_every_message_is_dropped_starves_nobody() -> None:
+    """No server is awaited for a message that a policy drops, so the guard lets the event loop go round."""
+
+    class DropAll:
+        def message(self, connection_id: str, direction: str, size: int) -> Drop:
+            return Drop("all")
+
+    async def main() -> None:
+        server, turns = ScriptedServer(), 0
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            for _ in range(1000):
+                await send(TEXT)
+
+        server.connect()
+        task = server.call(WebSocketGuardMiddleware(app, observers=(), policies=[DropAll()]))
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns >= 1000
+
+    run(main)
