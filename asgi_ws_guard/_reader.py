@@ -68,8 +68,8 @@ class Reader:
 
     @property
     def running(self) -> bool:
-        """Whether the pump is reading."""
-        return self._task is not None
+        """Whether the pump is reading; with an eager task factory (3.12) it may be done before it is known here."""
+        return self._task is not None and not self._task.done()
 
     @property
     def wanted(self) -> bool:
@@ -117,9 +117,9 @@ class Reader:
         Returns:
             Whether the pump runs now.
         """
-        if self._task is None and isinstance(self._loop, AsyncioLoop) and self._has_room():
+        if not self.running and isinstance(self._loop, AsyncioLoop) and self._has_room():
             self._task = self._loop.start(self._pump())
-        return self._task is not None
+        return self.running
 
     async def stop(self) -> None:
         """Stop the pump and wait until its read is no longer pending at the server."""

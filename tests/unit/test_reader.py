@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 
 import pytest
 
@@ -55,6 +56,33 @@ def test_an_idle_reader_has_nothing_and_needs_no_stop() -> None:
         await reader.stop()
         await reader.stop()
         reader.wake_all()
+
+    run(main)
+
+
+class _EagerLoop(AsyncioLoop):
+    """Runs a task at once for as long as it does not suspend, as `asyncio.eager_task_factory` of 3.12 does."""
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a task that does not suspend."""
+        done: Any = asyncio.get_running_loop().create_future()
+        with pytest.raises(StopIteration):
+            work.send(None)
+        done.set_result(None)
+        return cast("asyncio.Task[None]", done)
+
+
+def test_a_pump_that_is_done_before_its_task_is_known_does_not_run() -> None:
+    """An error ends the pump at once; whoever waits for it afterwards would wait for ever."""
+
+    async def main() -> None:
+        server, owner = ScriptedServer(), _Owner()
+        reader = Reader(owner, _EagerLoop(), server.receive, never_direct=False)
+        for _ in range(2):
+            server.deliver(ValueError("bug"))
+            assert not reader.start()
+            assert not reader.running
+        assert len(owner.failures) == 2
 
     run(main)
 
