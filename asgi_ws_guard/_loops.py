@@ -101,8 +101,12 @@ class AsyncioLoop:
         return asyncio.get_running_loop().call_later(delay_s, call, context=Context())
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task in an empty context, so that it never counts as a handler's child."""
-        return Context().run(asyncio.get_running_loop().create_task, work)
+        """
+        Start a task in an empty context, so that it never counts as a handler's child.
+
+        Not by the loop's task factory: an eager one (3.12) would run it before anybody knows that it runs.
+        """
+        return Context().run(lambda: asyncio.Task(work, loop=asyncio.get_running_loop()))
 
 
 class TrioLoop:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import types
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
 
+from asgi_ws_guard import WebSocketGuardMiddleware
 from asgi_ws_guard._loops import AsyncioLoop, TrioLoop
 from asgi_ws_guard._reader import MAX_BYTES, MAX_MESSAGES, STOP_S, Reader
-from asgi_ws_guard._types import Message
+from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import ScriptedServer, run
 
 
@@ -85,6 +88,64 @@ def test_a_pump_that_is_done_before_its_task_is_known_does_not_run() -> None:
         assert len(owner.failures) == 2
 
     run(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.12 has the first eager task factory")
+@pytest.mark.parametrize("never_direct", [False, True])
+def test_with_an_eager_task_factory_nothing_is_lost_and_nobody_hangs(never_direct: bool) -> None:
+    """Tasks of the application and of the guard run before `create_task` returns, on granian and elsewhere."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 12):
+            loop.set_task_factory(asyncio.eager_task_factory)
+        server, got = ScriptedServer(), list[Message]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            got.append(await receive())
+            await send({"type": "websocket.accept"})
+            for _ in range(2):
+                server.deliver(ValueError("bug"))
+                with pytest.raises(ValueError, match="bug"):
+                    await asyncio.wait_for(receive(), 5)
+            server.text("ready", "and another")
+            got.append(await asyncio.wait_for(receive(), 0.1))
+            got.append(await asyncio.wait_for(receive(), 0.1))
+            await asyncio.sleep(2)
+            server.text("ahead")
+            await asyncio.sleep(2)
+            while got[-1]["type"] != "websocket.disconnect":
+                got.append(await receive())
+                await asyncio.create_task(_echo(send, got[-1]))
+            got.append(await receive())
+
+        server.connect()
+        task = server.call(WebSocketGuardMiddleware(app, observers=()))
+        await asyncio.sleep(5)
+        server.text("direct")
+        await asyncio.sleep(1)
+        server.disconnect(1001)
+        await asyncio.wait_for(task, 30)
+        assert [message.get("text") or message["type"][10:] for message in got] == [
+            "connect",
+            "ready",
+            "and another",
+            "ahead",
+            "direct",
+            "disconnect",
+            "disconnect",
+        ]
+        assert server.types() == ["websocket.accept", "websocket.send", "websocket.send"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if never_direct:
+            patch.setitem(sys.modules, "granian._granian", types.ModuleType("granian._granian"))
+        run(main)
+
+
+async def _echo(send: Send, message: Message) -> None:
+    if message["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})
 
 
 def test_what_is_put_is_taken_in_order_and_an_exception_in_its_place() -> None:
