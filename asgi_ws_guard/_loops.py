@@ -208,7 +208,7 @@ class Waker:
             if task is None:
                 self._unknown += 1
             else:
-                self._requests[task] = requests
+                self._requests.setdefault(task, requests)  # the first time tells, when it is woken again in a clean-up
 
     def woke(self, error: BaseException) -> bool:
         """

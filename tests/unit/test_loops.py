@@ -185,6 +185,45 @@ def test_a_cancellation_from_outside_is_told_apart(first: str, stale: bool, time
     run(main)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps no count of cancellations")
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_a_task_that_is_woken_again_in_its_clean_up_is_judged_by_the_first_time(from_outside: bool) -> None:
+    """Somebody cancels it between the two: the second time must not take that for an old request."""
+
+    async def main() -> None:
+        waker, reading = Waker(), list[Any]()
+
+        async def slow() -> None:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(10)
+                await asyncio.sleep(10)
+
+        async def waiting() -> str:
+            reading.append(slow())
+            try:
+                await reading[0]
+            except asyncio.CancelledError as error:
+                return "woken" if waker.woke(error) else "cancelled"
+            return "done"
+
+        task = asyncio.create_task(waiting())
+        await asyncio.sleep(1)
+        waker.wake(reading[0])
+        await asyncio.sleep(1)
+        if from_outside:
+            task.cancel()
+        else:
+            waker.wake(reading[0])
+        await asyncio.sleep(1)
+        waker.wake(reading[0])
+        assert await task == ("cancelled" if from_outside else "woken")
+
+    run(main)
+
+
 def test_step_gives_what_is_ready_and_takes_nothing_else() -> None:
     """A receive with something to give is finished; one that would wait is given up and loses nothing."""
 
