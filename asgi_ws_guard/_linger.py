@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Literal
 
-from ._loops import AsyncioLoop, Timer, TrioLoop
+from ._loops import AsyncioLoop, Timer, TrioLoop, cancel_requests
 from ._senders import Senders, Suspect
 
 CALLS_PER_TURN = 10
@@ -41,6 +41,7 @@ class Linger:
         "_own_calls",
         "_raised_at_s",
         "_report",
+        "_survived",
         "_task",
         "_timers",
         "_until_s",
@@ -76,6 +77,7 @@ class Linger:
         self._family: Suspect | None = None
         self._is_doomed = False
         self._cancels = 0
+        self._survived = 0
         self._raised_at_s: float | None = None
         self._timers: list[Timer] = []
 
@@ -94,7 +96,7 @@ class Linger:
         """
         task = self._loop.current_task()
         if task is not None and task is self._task:
-            self._own_calls += 1
+            self._goes_on()
             return self._stop_own() if at_once or self._loop.time() >= self._until_s else "drop"
         if at_once:
             return "raise"
@@ -117,7 +119,7 @@ class Linger:
         task = self._loop.current_task()
         lingered = self._loop.time() >= self._until_s
         if task is not None and task is self._task:
-            self._own_calls += 1
+            self._goes_on()
             return self._stop_own() if lingered and self._own_calls > LOOP_CALLS else "drop"
         if is_child and isinstance(task, asyncio.Task):
             self._child_receives += 1
@@ -146,17 +148,32 @@ class Linger:
         if timer is not None:
             self._timers.append(timer)
 
-    def handler_done(self) -> int:
+    def handler_done(self) -> bool:
         """
-        Stop everything: the handler is done.
+        Stop everything, in the task of the handler, which is done; take back the guard's own cancellations of it.
 
         Returns:
-            How many times the handler was cancelled by the guard.
+            Whether the guard cancelled the handler, and nobody else did whom the handler did not survive. Python 3.10
+            keeps no count: there the two cannot be told apart.
         """
         for timer in self._timers:
             timer.cancel()
-        self._task = None
-        return self._cancels
+        task, self._task = self._task, None
+        if sys.version_info >= (3, 11) and isinstance(task, asyncio.Task):
+            for _ in range(self._cancels):
+                task.uncancel()
+        return self._cancels > 0 and cancel_requests(task) <= self._survived
+
+    def _goes_on(self) -> None:
+        """
+        Count a late call of the handler. It has survived what it was asked for before, unless it is cleaning up.
+
+        `asyncio.TaskGroup` up to 3.12, and whoever else takes a cancellation, leave a request behind, which is nobody's
+        who asks when the guard cancels.
+        """
+        self._own_calls += 1
+        if not _is_cancelled(sys.exc_info()[1]):
+            self._survived = max(0, cancel_requests(self._task) - self._cancels)
 
     def _stop_own(self) -> Answer:
         now = self._loop.time()
@@ -184,20 +201,8 @@ class Linger:
         self._calls_in_turn = 0
 
 
-def absorb_cancels(count: int) -> bool:
-    """
-    Take back the guard's own cancellations of the running task.
-
-    Args:
-        count: How many times the guard cancelled it.
-
-    Returns:
-        Whether somebody else cancelled it too, so that the cancellation must go on. Python 3.10 keeps no count: there
-        the two cannot be told apart, and the answer is False.
-    """
-    left = 0
-    task = asyncio.current_task()
-    if task is not None and sys.version_info >= (3, 11):
-        for _ in range(count):
-            left = task.uncancel()
-    return left > 0
+def _is_cancelled(handled: BaseException | None) -> bool:
+    """Tell whether an exception is a cancellation, or was raised while one was handled."""
+    while handled is not None and not isinstance(handled, asyncio.CancelledError):
+        handled = handled.__context__
+    return handled is not None

@@ -163,6 +163,19 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         raise
 
 
+def cancel_requests(task: object | None) -> int:
+    """
+    Count who has asked to cancel a task and has not taken it back.
+
+    Args:
+        task: Any loop's task.
+
+    Returns:
+        The number; always 0 under trio, and on Python 3.10, which keeps no count.
+    """
+    return task.cancelling() if sys.version_info >= (3, 11) and isinstance(task, asyncio.Task) else 0
+
+
 def interrupt(awaitable: Awaitable[Any]) -> bool:
     """
     Wake the task that waits in *awaitable* with a `CancelledError` that no `Task.cancel` stands behind.
@@ -203,7 +216,7 @@ class Waker:
             awaitable: What a task awaits.
         """
         task = _waiting_in(_innermost(awaitable))
-        requests = _cancel_requests(task)
+        requests = cancel_requests(task)
         if interrupt(awaitable):
             if task is None:
                 self._unknown += 1
@@ -221,8 +234,8 @@ class Waker:
             return False
         task = asyncio.current_task()
         if task in self._requests:
-            return _cancel_requests(task) <= self._requests.pop(task)
-        if not self._unknown or _cancel_requests(task):
+            return cancel_requests(task) <= self._requests.pop(task)
+        if not self._unknown or cancel_requests(task):
             return False
         self._unknown -= 1
         return True
@@ -264,11 +277,6 @@ def _waiting_in(future: Any) -> asyncio.Task[Any] | None:
     """Give the task that a future wakes; it is the owner of the future's callback."""
     owners = (getattr(callback, "__self__", None) for callback, _ in getattr(future, "_callbacks", None) or ())
     return next((owner for owner in owners if isinstance(owner, asyncio.Task)), None)
-
-
-def _cancel_requests(task: asyncio.Task[Any] | None) -> int:
-    """Count who has asked to cancel a task and has not taken it back; always 0 on Python 3.10, which keeps no count."""
-    return task.cancelling() if sys.version_info >= (3, 11) and task is not None else 0
 
 
 def _awaited_by(value: object) -> Any:

@@ -202,14 +202,14 @@ class Sending:
         if cancel_after_s is not None and self._session.task is not None:
             self._lingering().cancel_in(cancel_after_s, only_loops=False)
 
-    def handler_done(self) -> int:
+    def handler_done(self) -> bool:
         """
         Stop no handler any more.
 
         Returns:
-            How many times the guard cancelled the handler.
+            Whether the guard cancelled the handler, and nobody else did.
         """
-        return 0 if self._linger is None else self._linger.handler_done()
+        return self._linger is not None and self._linger.handler_done()
 
     async def _forward(self, message: Message) -> None:
         session = self._session

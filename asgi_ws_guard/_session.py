@@ -32,7 +32,6 @@ from ._events import (
 )
 from ._handle import ConnectionHandle, _current
 from ._lanes import payload_size
-from ._linger import absorb_cancels
 from ._path import Path
 from ._plugin import Allow, Close, Deny, Drop
 from ._receiving import Receiving
@@ -170,10 +169,9 @@ class Session:
         Returns:
             What is left of the error: None when it says no more than that the connection is gone (G8).
         """
-        cancels = self.sending.handler_done()
+        cancelled_by_guard = self.sending.handler_done()
         self.task = None
-        from_outside = absorb_cancels(cancels) if cancels else False
-        if cancels and not from_outside and isinstance(error, asyncio.CancelledError):
+        if cancelled_by_guard and isinstance(error, asyncio.CancelledError):
             error = None
         if self.connection.ended is None:
             self.receiving.poll()

@@ -366,6 +366,96 @@ def test_a_cancellation_from_outside_at_the_same_time_is_not_lost(order: str) ->
     run(main)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps no count of cancellations")
+@pytest.mark.parametrize("late_calls", ["send", "receive", "send in a handled error"])
+@pytest.mark.parametrize("swallows_ours", [False, True])
+def test_a_cancellation_that_the_handler_took_before_is_nobodys_from_outside(
+    late_calls: str, swallows_ours: bool
+) -> None:
+    """`asyncio.TaskGroup` up to 3.12 leaves a request behind: the guard's own cancellation still ends at the guard."""
+
+    async def main() -> None:
+        seen, server = Recorder(), ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+            taken = 0
+            while True:
+                try:
+                    if late_calls == "send in a handled error":
+                        raise LookupError
+                    with contextlib.suppress(ConnectionClosed):
+                        await (send(TEXT) if late_calls == "send" else receive())
+                except LookupError:
+                    with contextlib.suppress(ConnectionClosed):
+                        await send(TEXT)
+                try:
+                    await asyncio.sleep(1)
+                except asyncio.CancelledError:
+                    taken += 1
+                    if not swallows_ours or taken == 3:
+                        raise
+
+        server.connect()
+        server.disconnect()
+        guard = WebSocketGuardMiddleware(app, observers=(seen,), linger_s=1)
+        task = server.call(guard)
+        await asyncio.wait({task}, timeout=100)
+        assert task.done()
+        assert not task.cancelled()
+        assert _how(seen) == ["raised", "cancelled"]
+        if sys.version_info >= (3, 11):
+            assert task.cancelling() == 1
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps no count of cancellations")
+@pytest.mark.parametrize("within", ["finally", "another error"])
+def test_a_cancellation_from_outside_goes_on_though_its_clean_up_is_cancelled(within: str) -> None:
+    """A server cancels the handler (shutdown), whose clean-up sends late for ever, until the guard cancels that too."""
+
+    async def main() -> None:
+        seen, server = Recorder(), ScriptedServer()
+
+        async def say_goodbye(send: Send) -> None:
+            while True:
+                with contextlib.suppress(ConnectionClosed):
+                    await send(TEXT)
+                await asyncio.sleep(1)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            await receive()
+            try:
+                await asyncio.sleep(100)
+            finally:
+                if within == "finally":
+                    await say_goodbye(send)
+                try:
+                    raise LookupError
+                except LookupError:
+                    await say_goodbye(send)
+
+        server.connect()
+        server.disconnect()
+        task = server.call(WebSocketGuardMiddleware(app, observers=(seen,), linger_s=1))
+        await asyncio.sleep(5)
+        task.cancel()
+        await asyncio.wait({task}, timeout=50)
+        assert task.cancelled()
+        assert _how(seen) == ["raised", "cancelled"]
+
+    run(main)
+
+
 def test_a_handler_that_only_cleans_up_is_never_stopped() -> None:
     """One late send, or two, and then minutes of clean-up: raised in at most, never cancelled."""
 
