@@ -25,6 +25,10 @@ from ._types import Message, Send
 if TYPE_CHECKING:
     from ._session import Session
 
+CLOSE_S = 60.0
+"""Seconds for which nobody hears of the end while a close is stuck at the server. The slowest that is known to finish,
+uvicorn's with websockets, takes 40 s at most: four times its `close_timeout`."""
+
 
 class Sending:
     """The sending side of one connection."""
@@ -119,13 +123,14 @@ class Sending:
 
     def look(self) -> None:
         """
-        End the connection when a send has been pending for too long; the watch calls it.
+        End the connection when a send has been pending for too long, wait no longer for a close; the watch calls it.
 
         A deadline armed for each send costs several times what a pass-through does, so one timer looks at all of them.
         Then the futures are cancelled on which the server waits, not the tasks, so that the cancellation of somebody
         else is never mistaken for it.
         """
         session, timeout_s = self._session, self._session.options.send_timeout_s
+        self._look_at_close()
         if not self.in_flight or timeout_s is None:
             self._since = None
             return
@@ -179,8 +184,17 @@ class Sending:
         """Whether a close is on its way to the server."""
         return self._closing is not None
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether nobody may hear of the end yet, as a close is on its way; for `CLOSE_S` at most."""
+        return self._closing is not None and not self._closing.is_set()
+
     async def close_gone_out(self) -> None:
-        """Wait while a close is on its way: waking a reader now could cancel the sender halfway (Quart 0.22)."""
+        """
+        Wait while a close is on its way: waking a reader now could cancel the sender halfway (Quart 0.22).
+
+        Not for longer than `CLOSE_S`: a `receive` never hangs. Under trio, without timers, for as long as it takes.
+        """
         if self._closing is not None:
             await self._closing.wait()
 
@@ -223,6 +237,15 @@ class Sending:
         session.forwarded(message, started_s)
         if message["type"] == "websocket.send" and session.path.spend():
             await self.granted()
+
+    def _look_at_close(self) -> None:
+        """Let everybody know of the end although a close is stuck at the server."""
+        end = self._session.connection.ended
+        if self._closing is None or self._closing.is_set() or end is None:
+            return
+        if self._session.loop.time() - end.at_s >= CLOSE_S:
+            self._closing.set()
+            self._session.has_ended()
 
     async def _write_close(self, message: Message, *, translate: bool) -> None:
         """Send the last message, with no read pending where that deadlocks; nobody is woken before it is out."""

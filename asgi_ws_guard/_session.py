@@ -450,7 +450,7 @@ class Session:
 
     def has_ended(self) -> None:
         """Let everybody know of the end, once; not before a close is out (G11)."""
-        if self._is_end_told or self.sending.is_closing:
+        if self._is_end_told or self.sending.holds_back:
             return
         self._is_end_told = True
         self.shut_path()

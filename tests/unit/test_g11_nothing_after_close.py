@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from asgi_ws_guard import Allow, Close, Closed, ConnectionHandle, Terminal, WebSocketGuardMiddleware
+from asgi_ws_guard._sending import CLOSE_S
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -124,6 +125,76 @@ async def _send_one(send: Send, message: Message) -> None:
 
 async def _receive_one(receive: Receive) -> Message:
     return await receive()
+
+
+@pytest.mark.parametrize("on_granian", [False, True])
+@pytest.mark.parametrize("watch", [False, True])
+@pytest.mark.parametrize("who", ["reader", "waiter", "late reader", "two readers", "reader of a handler that is done"])
+def test_a_close_that_is_stuck_holds_up_nobody_for_ever(who: str, watch: bool, on_granian: bool) -> None:
+    """After `CLOSE_S` everybody hears of the end; the close may go out later, on granian without a read before it."""
+
+    async def main() -> None:
+        server, hearing = ScriptedServer(), list[asyncio.Task[Any]]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            if who == "waiter":
+                hearing.append(asyncio.create_task(scope["asgi_ws_guard.connection"].wait_closed()))
+            elif who != "late reader":
+                hearing.extend(asyncio.create_task(_receive_one(receive)) for _ in range(1 + (who == "two readers")))
+            await asyncio.sleep(0)
+            server.stall_sends()
+            if who == "reader of a handler that is done":
+                return
+            closing = asyncio.create_task(_send_one(send, CLOSE))
+            await asyncio.sleep(0)
+            if who == "late reader":
+                hearing.append(asyncio.create_task(_receive_one(receive)))
+            await closing
+
+        server.connect()
+        task = server.call(WebSocketGuardMiddleware(app, observers=(), watch=watch))
+        await asyncio.sleep(CLOSE_S - 1)
+        assert not any(one.done() for one in hearing)
+        receives = server.receives
+        _, pending = await asyncio.wait(hearing, timeout=3)
+        assert not pending
+        assert server.receives <= receives
+        if who != "waiter":
+            code = 1000 if who == "reader of a handler that is done" else 4001
+            assert [one.result()["code"] for one in hearing] == [code] * len(hearing)
+        await asyncio.sleep(10)
+        assert not task.done()
+        assert not on_granian or server.receives == 0
+        server.resume_sends()
+        await task
+        assert server.types() == ["websocket.accept", "websocket.close"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if on_granian:
+            _granian(patch)
+        run(main)
+
+
+def test_a_handler_that_is_stuck_in_its_close_is_cancelled_when_asked_for() -> None:
+    """`cancel_after_s` counts from when the close was given up."""
+
+    async def main() -> None:
+        server, seen = ScriptedServer(), Recorder()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.stall_sends()
+            await send(CLOSE)
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=(seen,), cancel_after_s=5))
+        assert seen.one(Closed).lingered_s == pytest.approx(CLOSE_S + 5, abs=0.5)
+        assert server.types() == ["websocket.accept"]
+
+    run(main)
 
 
 def test_a_disconnect_that_arrives_during_the_close_wakes_after_it() -> None:
