@@ -192,7 +192,10 @@ _of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Senders] = WeakKeyDictio
 
 def senders_of(loop: asyncio.AbstractEventLoop, time: Callable[[], float]) -> Senders:
     """
-    Give what is known of the late senders of an event loop; a broadcaster may serve the connections of many guards.
+    Give what is known of the late senders of an event loop.
+
+    Shared by all guards of the loop, and therefore kept beside them: a created task serves whom it likes, so that a
+    broadcaster whose other connections belong to another guard would be taken for a loop, and stopped.
 
     Args:
         loop: The event loop; it is not kept alive.
