@@ -742,3 +742,30 @@ def test_somebody_else_who_reads_a_dead_connection_is_not_stopped() -> None:
         await background
 
     run(main)
+
+
+def test_a_receive_after_the_handler_is_done_gives_the_disconnect_at_once() -> None:
+    """A task that outlives its handler hears the end without a turn of the loop for which it would wait in vain."""
+
+    async def main() -> None:
+        server, seen = ScriptedServer(), list[tuple[float, Message]]()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def later(receive: Receive) -> None:
+            await asyncio.sleep(0.1)
+            seen.append((asyncio.get_running_loop().time(), await receive()))
+            seen.append((asyncio.get_running_loop().time(), await receive()))
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            tasks.append(asyncio.create_task(later(receive)))
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=()))
+        await asyncio.wait(tasks)
+        gone: Message = {"type": "websocket.disconnect", "code": 1000, "reason": ""}
+        assert [message for _, message in seen] == [gone, gone]
+        assert [at_s for at_s, _ in seen] == pytest.approx([0.1, 0.1])
+
+    run(main)
