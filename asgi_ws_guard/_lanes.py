@@ -42,8 +42,8 @@ class Outbound(Protocol):
     def send_failed(self, message: Message, error: BaseException) -> None:
         """Take what the server's `send` raised; absorb or raise."""
 
-    async def granted(self) -> None:
-        """Take note that a message was forwarded for which nothing was granted any more; grant more."""
+    async def granted(self, message: Message) -> None:
+        """Take note that *message* was forwarded, for which nothing was granted any more; grant more."""
 
 
 class Blocked:
@@ -151,14 +151,16 @@ def make_measured_receive(inbound: Inbound, server_receive: Receive) -> Receive:
         try:
             if message["type"] == receivable:
                 text = message.get("text")
-                if text is None:
-                    size += len(message["bytes"])
-                else:
+                if text.__class__ is str:
                     size += len(text) if text.isascii() else payload_size(message)
                     for _ in texts:
                         break
-                for _ in received:
-                    return message
+                    for _ in received:
+                        return message
+                elif text is None and message["bytes"].__class__ is bytes:
+                    size += len(message["bytes"])
+                    for _ in received:
+                        return message
         except (KeyError, TypeError, AttributeError):
             pass
         return await inbound.arrived(message)
@@ -187,7 +189,7 @@ def make_send(outbound: Outbound, server_send: Send) -> Send:
                 return
             if not isinstance(error, KeyError | TypeError):
                 raise
-        await (outbound.granted() if is_plain else outbound.send(message))
+        await (outbound.granted(message) if is_plain else outbound.send(message))
 
     return send
 
@@ -224,7 +226,7 @@ def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
                 return
             if not isinstance(error, KeyError | TypeError):
                 raise
-        await (outbound.granted() if is_plain else outbound.send(message))
+        await (outbound.granted(message) if is_plain else outbound.send(message))
 
     return send
 
@@ -255,7 +257,7 @@ def make_tracked_send(outbound: Outbound, server_send: Send, in_flight: set[Awai
                 return
             if not isinstance(error, KeyError | TypeError):
                 raise
-        await (outbound.granted() if is_plain else outbound.send(message))
+        await (outbound.granted(message) if is_plain else outbound.send(message))
 
     return send
 

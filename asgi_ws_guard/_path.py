@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from types import CellType, CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ._lanes import (
     BLOCKED,
@@ -123,23 +123,40 @@ class Path:
         """Count a message that was forwarded beside this path; tell whether `Outbound.granted` is due instead."""
         return next(self._cell("sent").cell_contents, self) is self
 
-    def measure_received(self, message: Message) -> None:
+    def measure(self, message: Message) -> Counts:
         """
-        Measure a message that was received beside this path, if anybody wants to know.
+        Measure one message.
+
+        Args:
+            message: A `websocket.receive` or `websocket.send`.
+
+        Returns:
+            What it adds to `received` or `sent`: only its number when nobody wants to know more.
+        """
+        if "size" not in _INDEXES[cast(Any, self.send).__code__]:
+            return Counts(1, 0, 0)
+        return Counts(1, int(isinstance(message.get("text"), str)), payload_size(message))
+
+    def measure_received(self, message: Message) -> Counts:
+        """
+        Add the size of a message that was received beside this path, if anybody wants to know; not its number.
 
         Args:
             message: A `websocket.receive`.
+
+        Returns:
+            Its measures.
         """
-        _measure(self.receive, message)
+        return _add_size(self.receive, self.measure(message))
 
     def measure_sent(self, message: Message) -> None:
         """
-        Measure a message that was forwarded beside this path, if anybody wants to know.
+        Add the size of a message that was forwarded beside this path, if anybody wants to know; not its number.
 
         Args:
             message: A `websocket.send`.
         """
-        _measure(self.send, message)
+        _add_size(self.send, self.measure(message))
 
     def open(self) -> None:
         """Let ordinary messages pass in both directions without a question."""
@@ -185,12 +202,13 @@ def _counts(function: Any, counted: str) -> Counts:
     return Counts(messages, cells[index["texts"]].cell_contents.counted, cells[index["size"]].cell_contents)
 
 
-def _measure(function: Any, message: Message) -> None:
+def _add_size(function: Any, counts: Counts) -> Counts:
     cells, index = function.__closure__, _INDEXES[function.__code__]
     if "size" in index:
-        cells[index["size"]].cell_contents += payload_size(message)
-        if message.get("text") is not None:
+        cells[index["size"]].cell_contents += counts.size
+        if counts.texts:
             next(cells[index["texts"]].cell_contents)
+    return counts
 
 
 def _indexes(*functions: Any) -> dict[CodeType, dict[str, int]]:

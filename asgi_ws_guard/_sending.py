@@ -142,12 +142,18 @@ class Sending:
             for one in self.in_flight:
                 self._waker.wake(one)
 
-    async def granted(self) -> None:
-        """Count what went, and let the loop go round if it did not since the last time: no send may have suspended."""
+    async def granted(self, message: Message) -> None:
+        """
+        Count what went, and let the loop go round if it did not since the last time: no send may have suspended.
+
+        Args:
+            message: The message that was forwarded.
+        """
         session = self._session
         if session.connection.finished:
             session.connection.sent += 1
-            session.count_late(Books(sent=1, forwarded=1))
+            one = session.path.measure(message)
+            session.count_late(Books(sent=1, forwarded=1, sent_texts=one.texts, sent_bytes=one.size))
             return
         session.path.grant(beside=1)
         if self._is_busy:
@@ -236,7 +242,7 @@ class Sending:
             return
         session.forwarded(message, started_s)
         if message["type"] == "websocket.send" and session.path.spend():
-            await self.granted()
+            await self.granted(message)
 
     def _look_at_close(self) -> None:
         """Let everybody know of the end although a close is stuck at the server."""

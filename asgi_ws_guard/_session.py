@@ -243,7 +243,9 @@ class Session:
         """
         self.tell(self.connection.receive(message, self.loop.time()))
         if message["type"] == "websocket.receive":
-            self.path.measure_received(message)
+            one = self.path.measure_received(message)
+            if self.connection.finished:
+                self.count_late(Books(received=1, received_texts=one.texts, received_bytes=one.size))
 
     def find_route(self) -> None:
         """Ask the framework for the route, as long as the handshake has no answer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -85,8 +85,15 @@ class _Run:
 
     outcomes: list[object] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
-    forwarded: list[object] = field(default_factory=list)
+    forwarded: list[Any] = field(default_factory=list)
     books: Books = field(default_factory=Books)
+    measured: Books = field(default_factory=Books, compare=False)
+
+
+class _Measuring(Recorder):
+    """An observer that wants to know how much passes."""
+
+    wants_sizes = True
 
 
 class _Yes:
@@ -124,9 +131,19 @@ def _through_the_guard(script: list[tuple[str, Any]], **options: Any) -> _Run:
     return result
 
 
+def _measured(messages: list[Any]) -> tuple[int, int]:
+    """Count the texts among messages and their bytes on the wire, in a way of the test's own."""
+    texts = [one["text"].encode() for one in messages if isinstance(one.get("text"), str)]
+    others = [one.get("bytes") for one in messages if not isinstance(one.get("text"), str)]
+    return len(texts), len(
+        b"".join([*texts, *(one for one in others if one is not None and not isinstance(one, str | int))])
+    )
+
+
 def _through_the_tables(script: list[tuple[str, Any]]) -> _Run:
     """Do what a script says with the sans-IO core alone."""
     result, core = _Run(), Connection("0" * 16, at_s=0, can_deny=True)
+    received: list[Any] = []
     core.receive({"type": "websocket.connect"}, 0)
     for what, message in script:
         if what == "send":
@@ -144,18 +161,28 @@ def _through_the_tables(script: list[tuple[str, Any]]) -> _Run:
         elif core.state.value != "CLOSED":
             try:
                 core.receive(message, 0)
+                received += [message] if message["type"] == "websocket.receive" else []
                 result.outcomes.append(message)
             except ProtocolError as error:
                 result.outcomes.append(str(error))
         result.states.append(core.state.value)
     result.books = core.books
+    received_texts, received_bytes = _measured(received)
+    sent_texts, sent_bytes = _measured([one for one in result.forwarded if one["type"] == "websocket.send"])
+    result.measured = replace(
+        core.books,
+        received_texts=received_texts,
+        received_bytes=received_bytes,
+        sent_texts=sent_texts,
+        sent_bytes=sent_bytes,
+    )
     return result
 
 
 @settings(max_examples=500, deadline=None)
 @given(script=_scripts)
 def test_the_fast_path_equals_the_tables(script: list[tuple[str, Any]]) -> None:
-    """The same messages forwarded, errors raised, states passed and numbers counted, with and without observers."""
+    """The same messages forwarded, errors raised, states passed and numbers counted, and measured, whoever observes."""
     expected = _through_the_tables(script)
     ways: list[dict[str, Any]] = [
         {},
@@ -166,6 +193,10 @@ def test_the_fast_path_equals_the_tables(script: list[tuple[str, Any]]) -> None:
     for options in ways:
         seen = _through_the_guard(script, **{"observers": (), **options})
         assert seen == expected, options
+    measured = replace(expected, books=expected.measured)
+    for options in ({}, {"send_timeout_s": 30}, {"policies": (_Yes(),)}):
+        assert _through_the_guard(script, observers=(_Measuring(),), **options) == measured, options
+    assert _through_the_guard(script, observers=(_Measuring(wants_messages=True),)) == measured
 
 
 def test_observers_of_messages_hear_of_each_one() -> None:
@@ -222,9 +253,11 @@ def test_observers_that_do_not_ask_hear_of_none() -> None:
 
 
 @pytest.mark.parametrize("send_timeout_s", [None, 30])
-@pytest.mark.parametrize("observed", [False, True])
+@pytest.mark.parametrize("observer", [None, Recorder(wants_messages=True), _Measuring()], ids=["", "heard", "measured"])
 @pytest.mark.parametrize("count", [GRANT - 1, GRANT, GRANT + 1, 3 * GRANT])
-def test_every_message_counts_around_the_grant(count: int, observed: bool, send_timeout_s: float | None) -> None:
+def test_every_message_counts_around_the_grant(
+    count: int, observer: Recorder | None, send_timeout_s: float | None
+) -> None:
     """The path hands its counter over now and then; nothing is lost or counted twice there."""
 
     async def main() -> None:
@@ -240,10 +273,14 @@ def test_every_message_counts_around_the_grant(count: int, observed: bool, send_
             assert scope["asgi_ws_guard.connection"].books.sent == count
 
         server.connect()
-        observers = (Recorder(wants_messages=True),) if observed else ()
+        observers = () if observer is None else (observer,)
         guard = WebSocketGuardMiddleware(app, observers=observers, send_timeout_s=send_timeout_s)
         await server.call(guard)
-        assert guard.totals().sent == count
+        totals = guard.totals()
+        assert totals.sent == count
+        assert (totals.sent_texts, totals.sent_bytes) == (
+            (count, count) if isinstance(observer, _Measuring) else (0, 0)
+        )
 
     run(main)
 
