@@ -93,28 +93,35 @@ class Account:
         """
         Add a live connection: the same as `add`, without an object in between, for there may be ten thousand.
 
+        It may be over meanwhile in its own thread. What comes later than its end is the ledger's alone: a number that
+        was read here would be missing where the ledger is read next, before it has counted it too.
+
         Args:
-            session: A connection that was accepted.
+            session: A connection that was accepted, and live a moment ago.
         """
         connection, path = session.connection, session.path
-        if connection.ended is None:
-            self.active += 1
-        elif session.is_zombie:
-            self.zombies += 1
-        messages, texts, size = path.received
-        self.received += messages + connection.received
-        self.received_texts += texts
-        self.received_bytes += size
-        messages, texts, size = path.sent
-        messages += connection.sent
-        self.sent += messages
-        self.sent_texts += texts
-        self.sent_bytes += size
-        self.forwarded += messages + connection.answers
-        self.failed += connection.failed
-        self.refused += connection.refused
-        if connection.dropped:
-            for reason, number in connection.dropped.copy().items():
+        is_active, is_zombie = connection.ended is None, session.is_zombie
+        received, received_texts, received_bytes = path.received
+        received += connection.received
+        sent, sent_texts, sent_bytes = path.sent
+        answers, failed, refused = connection.answers, connection.failed, connection.refused
+        dropped = connection.dropped.copy() if connection.dropped else None
+        if session.over is not None:
+            self.add(session.over)
+            return
+        self.active += is_active
+        self.zombies += is_zombie
+        self.received += received
+        self.received_texts += received_texts
+        self.received_bytes += received_bytes
+        self.sent += sent
+        self.sent_texts += sent_texts
+        self.sent_bytes += sent_bytes
+        self.forwarded += sent + answers
+        self.failed += failed
+        self.refused += refused
+        if dropped:
+            for reason, number in dropped.items():
                 self.dropped[reason] = self.dropped.get(reason, 0) + number
 
     @property
@@ -177,9 +184,9 @@ class Ledger:
         scheme = "wss" if scheme == "wss" else "ws"
         account = self._accounts.get((route, scheme))
         if account is None:
-            if len(self._accounts) >= MAX_ROUTES:
-                route = OVERFLOW
             with self.lock:
+                if len(self._accounts) >= MAX_ROUTES:
+                    route = OVERFLOW
                 account = self._accounts.setdefault((route, scheme), Account())
         return account
 
@@ -191,12 +198,12 @@ class Ledger:
     def tallies(self) -> list[Tally]:
         """Sum up by route; see `Statistics`."""
         with self.lock:
-            live = self.live()
+            live = [(session, session.account) for session in self.live()]
             sums = {label: account.copy() for label, account in self._accounts.items()}
             labels = {id(account): label for label, account in self._accounts.items()}
-        for session in live:
-            if session.account is not None:
-                sums[labels[id(session.account)]].add_live(session)
+        for session, account in live:
+            if account is not None:
+                sums[labels[id(account)]].add_live(session)
         return [
             Tally(
                 route=route,
@@ -224,4 +231,7 @@ class Ledger:
         with self.lock:
             live = self.live()
             over = sum((account.books for account in self._accounts.values()), Books())
-        return sum((session.books() for session in live), over)
+        for session in live:
+            books = session.books()
+            over += books if session.over is None else session.over
+        return over

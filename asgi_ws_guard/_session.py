@@ -65,6 +65,7 @@ class Session:
         is_zombie: Whether the handler goes on long after the end, and nothing will stop it.
         loop: The event loop that it lives on.
         options: The guard's options.
+        over: Its books when its handler was done, which the ledger has taken over; None before.
         path: The receive and send that the application gets.
         receiving: The receiving side.
         sending: The sending side.
@@ -91,6 +92,7 @@ class Session:
         "is_zombie",
         "loop",
         "options",
+        "over",
         "path",
         "receiving",
         "sending",
@@ -121,6 +123,7 @@ class Session:
         self._handling: tuple[Literal["text", "binary"], int, float] | None = None
         self._wants = dispatch.asks_for("wants_messages")
         self.account: Account | None = None
+        self.over: Books | None = None
         self._outer: ConnectionHandle | None = None
         self._absorbed: BaseException | None = None
         self._reported = _NOBODY
@@ -259,7 +262,7 @@ class Session:
             account = self._ledger.account(self.connection.route, self._scheme)
             with self._ledger.lock:
                 account.accepted += 1
-            self.account = account
+                self.account = account
 
     def tell(self, events: tuple[Event, ...]) -> None:
         """
@@ -518,7 +521,7 @@ class Session:
             self._watch.remove(self)
             books = self.books()
             account.add(books)
-            self.account = account
+            self.account, self.over = account, books
             self.path.report_each()
             events = self.connection.finish(
                 self.loop.time(),
