@@ -275,7 +275,9 @@ class MessageReceived(Event):
 @dataclass(frozen=True, slots=True)
 class MessageHandled(Event):
     """
-    The application asked for the next message, or the connection ended. Only for observers that ask for messages.
+    The application asked for the next message, was given it in another task, or its handler is done.
+
+    Told once for each message that was received, and only to observers that ask for messages.
 
     Attributes:
         kind: What the message was that the application received before.

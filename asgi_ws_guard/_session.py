@@ -20,6 +20,7 @@ from ._events import (
     DropReason,
     Event,
     Handshake,
+    Leaked,
     MessageHandled,
     MessageLost,
     MessageReceived,
@@ -29,6 +30,7 @@ from ._events import (
     ReadAheadFull,
     Rejected,
     SendTimedOut,
+    Terminal,
 )
 from ._handle import ConnectionHandle, _current
 from ._lanes import payload_size
@@ -266,11 +268,13 @@ class Session:
 
     def tell(self, events: tuple[Event, ...]) -> None:
         """
-        Tell the observers.
+        Tell the observers; once the terminal event was told, of nothing but a leak.
 
         Args:
             events: What happened, in order.
         """
+        if self.connection.finished:
+            events = tuple(event for event in events if isinstance(event, Terminal | Leaked))
         if events and self._dispatch.observers:
             self._reported = self._dispatch.tell(events, self._reported)
 
@@ -379,6 +383,7 @@ class Session:
         """Receive for observers that want to know how long the application is at each message."""
         self._handled()
         message = await self.path.receive()
+        self._handled()
         if message["type"] == "websocket.receive":
             self._handling = (*_described(message), self.loop.time())
         return message
