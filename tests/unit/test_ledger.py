@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from asgi_ws_guard import Books, Deny, Event, Statistics, Tally, WebSocketGuardMiddleware
-from asgi_ws_guard._ledger import MAX_ROUTES, Account
+from asgi_ws_guard._ledger import MAX_ROUTES, Account, Ledger
 from asgi_ws_guard._plugin import OVERFLOW
 from asgi_ws_guard._session import Session
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
@@ -683,6 +683,59 @@ def test_what_is_accepted_while_it_is_read() -> None:
 
     def now_step(one: ByHand) -> None:
         assert one.step()
+
+    run(main)
+
+
+@contextmanager
+def at_step(step: int, function: Any, do: Callable[[], None]) -> Iterator[None]:
+    """Do something before the *step*-th instruction of *function*, where another thread may come to run."""
+
+    def hook(frame: FrameType, what: str, argument: object) -> Any:
+        inside = {frame.f_code, frame.f_back.f_code if frame.f_back else None}
+        if function.__code__ not in inside:
+            return None
+        frame.f_trace_opcodes = True
+        if what == "opcode":
+            steps.append(1)
+            if len(steps) == step:
+                do()
+        return hook
+
+    steps: list[int] = []
+    before = sys.gettrace()
+    sys.settrace(hook)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def test_connections_that_begin_while_they_are_listed() -> None:
+    """Whenever another thread opens a connection: the list has it or not, and nothing is raised."""
+
+    async def main() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send(ACCEPT)
+            await _Pause()
+
+        guard = WebSocketGuardMiddleware(app, observers=(), close_on_return=None)
+        opened = [ByHand(guard, "/x") for _ in range(2)]
+        for one in opened:
+            one.step()
+
+        def begin() -> None:
+            opened.append(ByHand(guard, "/x"))
+            opened[-1].step()
+
+        for step in range(1, 80):
+            before = len(opened)
+            with at_step(step, Ledger.live, begin):
+                found = len(guard._ledger.live())
+            assert before <= found <= len(opened)
+        assert len(opened) > 2 + 10
+        for one in opened:
+            assert not one.step()
 
     run(main)
 
