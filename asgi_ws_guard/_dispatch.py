@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from ._events import Event, ObserverFailed
-from ._plugin import Observer
+from ._plugin import Observer, Statistics
 
 _log = logging.getLogger("asgi_ws_guard")
 
@@ -38,6 +38,30 @@ class Dispatch:
         """
         return any(getattr(observer, wish, False) for observer in self.observers)
 
+    def attach(self, statistics: Statistics) -> None:
+        """
+        Give every observer that wants them the statistics of the guard.
+
+        Args:
+            statistics: What they may read.
+        """
+        for observer in self.observers:
+            attach = getattr(observer, "attach", None)
+            if callable(attach):
+                attach(statistics)
+
+    def flush(self) -> None:
+        """Let every observer send out what it holds back; a failure is contained, counted and logged."""
+        for observer in self.observers:
+            flush = getattr(observer, "flush", None)
+            if not callable(flush):
+                continue
+            try:
+                flush()
+            except Exception as error:  # noqa: BLE001 - an observer must never reach the application
+                name = self._count(observer)
+                _log.error("observer %s raised at its flush", name, exc_info=error)
+
     def tell(self, events: tuple[Event, ...], reported: frozenset[int]) -> frozenset[int]:
         """
         Tell *events* to every observer, in order.
@@ -59,11 +83,15 @@ class Dispatch:
         try:
             observer(event)
         except Exception as error:  # noqa: BLE001 - an observer must never reach the application
-            name = name_of(observer)
-            self.failures[name] = self.failures.get(name, 0) + 1
+            self._count(observer)
             if place not in reported:
                 return self._report(place, event, error, reported | {place})
         return reported
+
+    def _count(self, observer: Observer) -> str:
+        name = name_of(observer)
+        self.failures[name] = self.failures.get(name, 0) + 1
+        return name
 
     def _report(self, place: int, event: Event, error: Exception, reported: frozenset[int]) -> frozenset[int]:
         name, at = name_of(self.observers[place]), type(event).__name__

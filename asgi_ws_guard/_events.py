@@ -75,10 +75,12 @@ class Books:
         failed: Messages at which the server raised a real error, or whose send was cancelled or timed out.
         refused: Messages that were a `ProtocolError`.
         dropped: dict: `DropReason` value -> number of messages.
-        received_texts: Text messages among `received`. This and the next three are counted only for an observer with
+        received_texts: Text messages among `received`. This and the next five are counted only for an observer with
             a true attribute ``wants_sizes``, and else 0.
+        received_binaries: Binary messages among `received`.
         received_bytes: Bytes of the payloads of `received`, of UTF-8 for text.
         sent_texts: Text messages among `sent`.
+        sent_binaries: Binary messages among `sent`.
         sent_bytes: Bytes of the payloads of `sent`, of UTF-8 for text.
     """
 
@@ -89,8 +91,10 @@ class Books:
     refused: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     received_texts: int = 0
+    received_binaries: int = 0
     received_bytes: int = 0
     sent_texts: int = 0
+    sent_binaries: int = 0
     sent_bytes: int = 0
 
     @property
@@ -113,8 +117,10 @@ class Books:
             refused=self.refused + other.refused,
             dropped={reason: self.dropped.get(reason, 0) + other.dropped.get(reason, 0) for reason in reasons},
             received_texts=self.received_texts + other.received_texts,
+            received_binaries=self.received_binaries + other.received_binaries,
             received_bytes=self.received_bytes + other.received_bytes,
             sent_texts=self.sent_texts + other.sent_texts,
+            sent_binaries=self.sent_binaries + other.sent_binaries,
             sent_bytes=self.sent_bytes + other.sent_bytes,
         )
 

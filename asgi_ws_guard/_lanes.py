@@ -131,10 +131,10 @@ def make_receive(inbound: Inbound, server_receive: Receive) -> Receive:
 
 
 def make_measured_receive(inbound: Inbound, server_receive: Receive) -> Receive:
-    """Make the application's `receive`, which counts text messages and bytes too."""
+    """Make the application's `receive`, which counts types and bytes too."""
     reading: Reading = None
     receivable: str | None = None
-    received, texts = Ticks(), Ticks()
+    received, texts, binaries = Ticks(), Ticks(), Ticks()
     size = 0
 
     async def receive() -> Message:
@@ -159,6 +159,8 @@ def make_measured_receive(inbound: Inbound, server_receive: Receive) -> Receive:
                         return message
                 elif text is None and message["bytes"].__class__ is bytes:
                     size += len(message["bytes"])
+                    for _ in binaries:
+                        break
                     for _ in received:
                         return message
         except (KeyError, TypeError, AttributeError):
@@ -195,9 +197,9 @@ def make_send(outbound: Outbound, server_send: Send) -> Send:
 
 
 def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
-    """Make the application's `send`, which counts text messages and bytes too."""
+    """Make the application's `send`, which counts types and bytes too."""
     sendable: str | None = None
-    sent, texts = Ticks(0), Ticks()
+    sent, texts, binaries = Ticks(0), Ticks(), Ticks()
     size = 0
 
     async def send(message: Message) -> None:
@@ -215,9 +217,8 @@ def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
                 is_plain = True
                 await server_send(message)
                 size += length
-                if text is not None:
-                    for _ in texts:
-                        break
+                for _ in binaries if text is None else texts:
+                    break
                 for _ in sent:
                     return
         except BaseException as error:

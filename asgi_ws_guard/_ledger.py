@@ -31,7 +31,9 @@ class Account:
     Attributes:
         accepted, denied, aborted: Opening handshakes, by result.
         active, zombies: Live connections, when it is a sum over those.
-        received, received_texts, received_bytes, sent, sent_texts, sent_bytes: Messages and bytes.
+        received, received_texts, received_binaries, received_bytes: Messages of the client, and their bytes.
+        sent, sent_texts, sent_binaries, sent_bytes: Messages that the server took, and their bytes.
+        received_untyped, sent_untyped: Messages of connections that nobody measured.
         forwarded, failed, refused: Outcomes of what the application sent.
         dropped: dict: reason -> number.
     """
@@ -45,20 +47,25 @@ class Account:
         "failed",
         "forwarded",
         "received",
+        "received_binaries",
         "received_bytes",
         "received_texts",
+        "received_untyped",
         "refused",
         "sent",
+        "sent_binaries",
         "sent_bytes",
         "sent_texts",
+        "sent_untyped",
         "zombies",
     )
 
     def __init__(self) -> None:
         self.accepted = self.denied = self.aborted = 0
         self.active = self.zombies = 0
-        self.received = self.received_texts = self.received_bytes = 0
-        self.sent = self.sent_texts = self.sent_bytes = 0
+        self.received_untyped = self.sent_untyped = 0
+        self.received = self.received_texts = self.received_binaries = self.received_bytes = 0
+        self.sent = self.sent_texts = self.sent_binaries = self.sent_bytes = 0
         self.forwarded = self.failed = self.refused = 0
         self.dropped: dict[str, int] = {}
 
@@ -79,10 +86,14 @@ class Account:
         """
         self.received += books.received
         self.received_texts += books.received_texts
+        self.received_binaries += books.received_binaries
         self.received_bytes += books.received_bytes
         self.sent += books.sent
         self.sent_texts += books.sent_texts
+        self.sent_binaries += books.sent_binaries
         self.sent_bytes += books.sent_bytes
+        self.received_untyped += books.received - books.received_texts - books.received_binaries
+        self.sent_untyped += books.sent - books.sent_texts - books.sent_binaries
         self.forwarded += books.forwarded
         self.failed += books.failed
         self.refused += books.refused
@@ -101,21 +112,28 @@ class Account:
         """
         connection, path = session.connection, session.path
         is_active, is_zombie = connection.ended is None, session.is_zombie
-        received, received_texts, received_bytes = path.received
-        received += connection.received
-        sent, sent_texts, sent_bytes = path.sent
+        was_received, was_sent = connection.received, connection.sent
+        received, received_texts, received_binaries, received_bytes = path.received
+        sent, sent_texts, sent_binaries, sent_bytes = path.sent
         answers, failed, refused = connection.answers, connection.failed, connection.refused
         dropped = connection.dropped.copy() if connection.dropped else None
         if session.over is not None:
             self.add(session.over)
             return
+        received += was_received
+        sent += was_sent
+        if not path.is_measured:
+            self.received_untyped += received
+            self.sent_untyped += sent
         self.active += is_active
         self.zombies += is_zombie
         self.received += received
         self.received_texts += received_texts
+        self.received_binaries += received_binaries
         self.received_bytes += received_bytes
         self.sent += sent
         self.sent_texts += sent_texts
+        self.sent_binaries += sent_binaries
         self.sent_bytes += sent_bytes
         self.forwarded += sent + answers
         self.failed += failed
@@ -135,8 +153,10 @@ class Account:
             refused=self.refused,
             dropped=dict(self.dropped),
             received_texts=self.received_texts,
+            received_binaries=self.received_binaries,
             received_bytes=self.received_bytes,
             sent_texts=self.sent_texts,
+            sent_binaries=self.sent_binaries,
             sent_bytes=self.sent_bytes,
         )
 
@@ -199,11 +219,11 @@ class Ledger:
         """Sum up by route; see `Statistics`."""
         with self.lock:
             live = [(session, session.account) for session in self.live()]
-            sums = {label: account.copy() for label, account in self._accounts.items()}
-            labels = {id(account): label for label, account in self._accounts.items()}
+            labels = {account: label for label, account in self._accounts.items()}
+            sums = {account: account.copy() for account in labels}
         for session, account in live:
             if account is not None:
-                sums[labels[id(account)]].add_live(session)
+                sums[account].add_live(session)
         return [
             Tally(
                 route=route,
@@ -213,9 +233,11 @@ class Ledger:
                 aborted=one.aborted,
                 active=one.active,
                 zombies=one.zombies,
+                received_untyped=one.received_untyped,
+                sent_untyped=one.sent_untyped,
                 books=one.books,
             )
-            for (route, scheme), one in sums.items()
+            for (route, scheme), one in zip(labels.values(), sums.values(), strict=True)
         ]
 
     def books(self) -> dict[str, Books]:

@@ -45,7 +45,7 @@ class WebSocketGuardMiddleware:
         send_timeout_s: End a connection whose peer does not take a message for this many seconds; None: no limit.
         close_on_return: Close code when the handler returns without closing; None: leave it to the server.
         close_on_error: Close code when an exception leaves the handler; None: leave it to the server.
-        observers: Callables that hear every event; None: `StructlogObserver`; (): none.
+        observers: Callables that hear every event; None: `Telemetry`, `LogContext`, `StructlogObserver`; (): none.
         policies: Objects with a method ``admit`` or ``message`` that are asked before.
         adapters: Callables that are called once, now; "auto": those of the frameworks that are imported.
 
@@ -86,15 +86,16 @@ class WebSocketGuardMiddleware:
         self._trio_watch: Watch | None = None
         for adapter in check_adapters(adapters):
             adapter()
-        for observer in self._dispatch.observers:
-            attach = getattr(observer, "attach", None)
-            if callable(attach):
-                attach(self._ledger)
+        self._dispatch.attach(self._ledger)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
         if scope.get("type") != "websocket" or HANDLE_KEY in scope:
-            await self.app(scope, receive, send)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                if scope.get("type") == "lifespan":
+                    self._dispatch.flush()
             return
         whole = whole_scope(scope)
         session = Session(
@@ -168,6 +169,8 @@ def _single_callable(app: Callable[..., object]) -> ASGIApp:
 
 
 def _default_observers() -> tuple[Observer, ...]:
+    from .plugins.logcontext import LogContext
+    from .plugins.otel import Telemetry
     from .plugins.structlog import StructlogObserver
 
-    return (StructlogObserver(),)
+    return (Telemetry(), LogContext(), StructlogObserver())

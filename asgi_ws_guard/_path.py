@@ -8,9 +8,11 @@ ledger reads the counts, from any thread. ``tests/unit/test_path.py`` proves it 
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from types import CellType, CodeType
+from operator import length_hint
+from types import CellType
 from typing import Any, NamedTuple, cast
 
+from ._events import Books
 from ._lanes import (
     BLOCKED,
     Blocked,
@@ -34,17 +36,38 @@ GRANT = 1024
 
 class Counts(NamedTuple):
     """
-    What passed one lane.
+    What passed one lane, or beside it. Types and bytes are 0 when nobody measures.
 
     Attributes:
-        messages: Number of messages.
-        texts: Number of text messages among them; 0 when nobody measures.
-        size: Bytes of their payloads; 0 when nobody measures.
+        messages: Number of messages that passed the lane.
+        texts: Number of text messages, those beside the lane included.
+        binaries: Number of binary messages, those beside the lane included.
+        size: Bytes of all their payloads.
     """
 
     messages: int
-    texts: int
-    size: int
+    texts: int = 0
+    binaries: int = 0
+    size: int = 0
+
+    def as_received(self) -> Books:
+        """Enter them into books as received."""
+        return Books(
+            received=self.messages,
+            received_texts=self.texts,
+            received_binaries=self.binaries,
+            received_bytes=self.size,
+        )
+
+    def as_sent(self) -> Books:
+        """Enter them into books as sent."""
+        return Books(
+            sent=self.messages,
+            forwarded=self.messages,
+            sent_texts=self.texts,
+            sent_binaries=self.binaries,
+            sent_bytes=self.size,
+        )
 
 
 class Path:
@@ -97,12 +120,17 @@ class Path:
     @property
     def received(self) -> Counts:
         """What was received on this path."""
-        return _counts(self.receive, "received")
+        return _counts(self.receive)
 
     @property
     def sent(self) -> Counts:
         """What was forwarded on this path, and beside it by `spend`."""
-        return _counts(self.send, "sent")
+        return _counts(self.send)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether types and bytes are counted."""
+        return "size" in _INDEXES[id(cast(Any, self.send).__code__)]
 
     def grant(self, beside: int = 0) -> None:
         """
@@ -133,9 +161,11 @@ class Path:
         Returns:
             What it adds to `received` or `sent`: only its number when nobody wants to know more.
         """
-        if "size" not in _INDEXES[cast(Any, self.send).__code__]:
-            return Counts(1, 0, 0)
-        return Counts(1, int(isinstance(message.get("text"), str)), payload_size(message))
+        if not self.is_measured:
+            return Counts(1)
+        texts = int(isinstance(message.get("text"), str))
+        binaries = int(not texts and isinstance(message.get("bytes"), bytes | bytearray | memoryview))
+        return Counts(1, texts, binaries, payload_size(message))
 
     def measure_received(self, message: Message) -> Counts:
         """
@@ -190,30 +220,37 @@ class Path:
 
     def _cell(self, name: str) -> CellType:
         function: Any = self.receive if name in ("reading", "receivable") else self.send
-        cell: CellType = function.__closure__[_INDEXES[function.__code__][name]]
+        cell: CellType = function.__closure__[_INDEXES[id(function.__code__)][name]]
         return cell
 
 
-def _counts(function: Any, counted: str) -> Counts:
-    cells, index = function.__closure__, _INDEXES[function.__code__]
-    messages: int = cells[index[counted]].cell_contents.counted
-    if "texts" not in index:
-        return Counts(messages, 0, 0)
-    return Counts(messages, cells[index["texts"]].cell_contents.counted, cells[index["size"]].cell_contents)
+def _counts(function: Any) -> Counts:
+    """Count the messages first: a reader in another thread must not see more messages than types."""
+    cells = function.__closure__
+    messages_at, texts_at, binaries_at, size_at = _COUNTERS[id(function.__code__)]
+    ticks = cells[messages_at].cell_contents
+    messages = ticks.before + ticks.granted - length_hint(ticks)
+    if texts_at < 0:
+        return Counts(messages)
+    texts, binaries = cells[texts_at].cell_contents, cells[binaries_at].cell_contents
+    return Counts(messages, texts.counted, binaries.counted, cells[size_at].cell_contents)
 
 
 def _add_size(function: Any, counts: Counts) -> Counts:
-    cells, index = function.__closure__, _INDEXES[function.__code__]
+    cells, index = function.__closure__, _INDEXES[id(function.__code__)]
     if "size" in index:
         cells[index["size"]].cell_contents += counts.size
         if counts.texts:
             next(cells[index["texts"]].cell_contents)
+        if counts.binaries:
+            next(cells[index["binaries"]].cell_contents)
     return counts
 
 
-def _indexes(*functions: Any) -> dict[CodeType, dict[str, int]]:
+def _indexes(*functions: Any) -> dict[int, dict[str, int]]:
+    """Tell where each cell stands, by the identity of a lane's code: to hash code takes longer than all the rest."""
     return {
-        function.__code__: {name: index for index, name in enumerate(function.__code__.co_freevars)}
+        id(function.__code__): {name: index for index, name in enumerate(function.__code__.co_freevars)}
         for function in functions
     }
 
@@ -226,3 +263,9 @@ _INDEXES = _indexes(
     make_measured_send(_NONE, _NONE),
     make_tracked_send(_NONE, _NONE, _NONE),
 )
+_COUNTERS = {
+    code: tuple(
+        index.get(name, -1) for name in ("received" if "received" in index else "sent", "texts", "binaries", "size")
+    )
+    for code, index in _INDEXES.items()
+}

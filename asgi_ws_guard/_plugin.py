@@ -28,6 +28,8 @@ class Observer(Protocol):
             every message a slower path.
         wants_sizes: True: let text messages and bytes be counted in the books.
         attach: A method that is given the guard's `Statistics`, once, when the guard is built.
+        flush: A method without arguments, called when the application's lifespan is over: what was held back is to go
+            out now, for a server may end the process without another word (uvicorn 0.54 does on SIGTERM).
     """
 
     def __call__(self, event: Event, /) -> None:
@@ -55,6 +57,8 @@ class Tally:
         active: Connections that are open now.
         zombies: Handlers that are running now although `HandlerOutlived` was told of them.
         books: What became of every message.
+        received_untyped: Messages that were received while nobody measured: neither text nor binary in the books.
+        sent_untyped: Messages that were sent while nobody measured.
     """
 
     route: str | None
@@ -65,6 +69,8 @@ class Tally:
     active: int
     zombies: int
     books: Books
+    received_untyped: int = 0
+    sent_untyped: int = 0
 
 
 OVERFLOW = "asgi_ws_guard.overflow"

@@ -153,7 +153,7 @@ class Sending:
         if session.connection.finished:
             session.connection.sent += 1
             one = session.path.measure(message)
-            session.count_late(Books(sent=1, forwarded=1, sent_texts=one.texts, sent_bytes=one.size))
+            session.count_late(one.as_sent())
             return
         session.path.grant(beside=1)
         if self._is_busy:

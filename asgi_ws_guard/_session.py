@@ -231,8 +231,10 @@ class Session:
             sent=sent.messages,
             forwarded=sent.messages,
             received_texts=received.texts,
+            received_binaries=received.binaries,
             received_bytes=received.size,
             sent_texts=sent.texts,
+            sent_binaries=sent.binaries,
             sent_bytes=sent.size,
         )
 
@@ -250,7 +252,7 @@ class Session:
         if message["type"] == "websocket.receive":
             one = self.path.measure_received(message)
             if self.connection.finished:
-                self.count_late(Books(received=1, received_texts=one.texts, received_bytes=one.size))
+                self.count_late(one.as_received())
 
     def find_route(self) -> None:
         """Ask the framework for the route, as long as the handshake has no answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from statistics import median
@@ -43,9 +44,19 @@ WRAPPERS: dict[str, Callable[[App], App]] = {
 
 
 def silence_logs() -> None:
-    """Let structlog render every line and throw it away: the cost counts, the terminal does not."""
+    """Let structlog render as in production, JSON from ``info`` on, and throw it away: the terminal does not count."""
     null = open(os.devnull, "w")  # noqa: SIM115 - open for as long as the process
-    structlog.configure(logger_factory=structlog.WriteLoggerFactory(null))
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(null),
+        cache_logger_on_first_use=True,
+    )
 
 
 def scope(path: str = "/ws") -> dict[str, Any]:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -36,25 +37,32 @@ PAYLOADS: dict[str, dict[str, Any]] = {
 }
 
 
-def added_per_message(rounds: int, payload: dict[str, Any]) -> dict[str, list[float]]:
+def added_per_message(
+    rounds: int,
+    payload: dict[str, Any],
+    subjects: dict[str, Callable[[App], App]] = WRAPPERS,
+    messages: int = MESSAGES,
+) -> dict[str, list[float]]:
     """
     Measure one receive and one send of an open connection, in process, with a server that never suspends.
 
     Args:
         rounds: Number of interleaved rounds.
         payload: The content of the messages.
+        subjects: What is compared. Dict: name -> makes it of an application.
+        messages: Messages in one round of one subject.
 
     Returns:
         dict: subject -> nanoseconds per message, one for each round.
     """
-    found: dict[str, list[float]] = {name: [] for name in WRAPPERS}
+    found: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in track(range(rounds), description="in process", transient=True):
-        for name, wrap in WRAPPERS.items():
-            found[name].append(asyncio.run(_one_round(wrap, payload)))
+        for name, wrap in subjects.items():
+            found[name].append(asyncio.run(_one_round(wrap, payload, messages)))
     return found
 
 
-async def _one_round(wrap: Any, payload: dict[str, Any]) -> float:
+async def _one_round(wrap: Any, payload: dict[str, Any], messages: int) -> float:
     taken: list[float] = []
     incoming = {"type": "websocket.receive", **payload}
     outgoing = {"type": "websocket.send", **payload}
@@ -67,10 +75,10 @@ async def _one_round(wrap: Any, payload: dict[str, Any]) -> float:
             await receive()
             await send(outgoing)
         started = time.perf_counter_ns()
-        for _ in range(MESSAGES):
+        for _ in range(messages):
             await receive()
             await send(outgoing)
-        taken.append((time.perf_counter_ns() - started) / MESSAGES)
+        taken.append((time.perf_counter_ns() - started) / messages)
 
     async def receive() -> Any:
         return first.pop() if first else incoming

@@ -53,6 +53,15 @@ TABLE = {
     "testing": "rest",
     "adapters": "rest",
     "plugins": "rest",
+    "plugins.logcontext": "rest",
+    "plugins.otel": "rest",
+    "plugins.otel.attributes": "rest",
+    "plugins.otel.describe": "rest",
+    "plugins.otel.linking": "rest",
+    "plugins.otel.logs": "rest",
+    "plugins.otel.metrics": "rest",
+    "plugins.otel.telemetry": "rest",
+    "plugins.otel.tracing": "rest",
     "plugins.structlog": "rest",
     "cli": "rest",
     "cli._app": "rest",
@@ -64,7 +73,9 @@ TABLE = {
 }
 
 UPWARD = {
-    # `observers=None` stands for this observer: the front door is the one place that knows a plugin, inside a function.
+    # `observers=None` stands for these observers: the front door is the one place that knows plugins, in a function.
+    ("_middleware", "plugins.logcontext"),
+    ("_middleware", "plugins.otel"),
     ("_middleware", "plugins.structlog"),
 }
 """Arrows that may turn upwards, each with its reason."""

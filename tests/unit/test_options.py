@@ -22,6 +22,8 @@ from asgi_ws_guard import (
     WebSocketGuardMiddleware,
 )
 from asgi_ws_guard._types import Message, Receive, Scope, Send
+from asgi_ws_guard.plugins.logcontext import LogContext
+from asgi_ws_guard.plugins.otel import Telemetry
 from asgi_ws_guard.plugins.structlog import StructlogObserver
 from asgi_ws_guard.testing import Recorder
 
@@ -238,7 +240,7 @@ def test_the_defaults() -> None:
     assert (options.watch, options.send_timeout_s) == (True, None)
     assert (options.close_on_return, options.close_on_error) == (1000, 1011)
     assert (options.policies, options.message_policies) == ((), ())
-    assert [type(one) for one in built._dispatch.observers] == [StructlogObserver]
+    assert [type(one) for one in built._dispatch.observers] == [Telemetry, LogContext, StructlogObserver]
 
 
 def test_options_are_frozen() -> None:

@@ -131,13 +131,12 @@ def _through_the_guard(script: list[tuple[str, Any]], **options: Any) -> _Run:
     return result
 
 
-def _measured(messages: list[Any]) -> tuple[int, int]:
-    """Count the texts among messages and their bytes on the wire, in a way of the test's own."""
+def _measured(messages: list[Any]) -> tuple[int, int, int]:
+    """Count the texts and binaries among messages and their bytes on the wire, in a way of the test's own."""
     texts = [one["text"].encode() for one in messages if isinstance(one.get("text"), str)]
     others = [one.get("bytes") for one in messages if not isinstance(one.get("text"), str)]
-    return len(texts), len(
-        b"".join([*texts, *(one for one in others if one is not None and not isinstance(one, str | int))])
-    )
+    binaries = [one for one in others if one is not None and not isinstance(one, str | int)]
+    return len(texts), len(binaries), len(b"".join([*texts, *binaries]))
 
 
 def _through_the_tables(script: list[tuple[str, Any]]) -> _Run:
@@ -167,13 +166,16 @@ def _through_the_tables(script: list[tuple[str, Any]]) -> _Run:
                 result.outcomes.append(str(error))
         result.states.append(core.state.value)
     result.books = core.books
-    received_texts, received_bytes = _measured(received)
-    sent_texts, sent_bytes = _measured([one for one in result.forwarded if one["type"] == "websocket.send"])
+    received_texts, received_binaries, received_bytes = _measured(received)
+    sends = [one for one in result.forwarded if one["type"] == "websocket.send"]
+    sent_texts, sent_binaries, sent_bytes = _measured(sends)
     result.measured = replace(
         core.books,
         received_texts=received_texts,
+        received_binaries=received_binaries,
         received_bytes=received_bytes,
         sent_texts=sent_texts,
+        sent_binaries=sent_binaries,
         sent_bytes=sent_bytes,
     )
     return result

@@ -1,0 +1,282 @@
+"""
+What spans and log records say of an event: names and attributes, without query strings, cookies and credentials.
+
+Pure: events in, attributes out. It knows neither spans nor log records; `tracing.py` and `logs.py` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..._close import CloseStatus, Initiator
+from ..._events import (
+    Abandoned,
+    Accepted,
+    Books,
+    CloseAdjusted,
+    Closed,
+    Ended,
+    Event,
+    HandlerOutlived,
+    HandlerStopped,
+    Handshake,
+    LateSend,
+    Leaked,
+    MessageHandled,
+    MessageLost,
+    MessageSent,
+    ObserverFailed,
+    PolicyApplied,
+    ReadAheadFull,
+    Rejected,
+    SendTimedOut,
+    Terminal,
+    Violated,
+)
+from . import attributes as names
+
+Values = dict[str, Any]
+Described = tuple[str, Values]
+"""Name of an event and its attributes."""
+
+
+def request(connection_id: str, handshake: Handshake) -> Values:
+    """
+    Describe the opening handshake, by the HTTP conventions.
+
+    Args:
+        connection_id: The connection.
+        handshake: What the client asked for.
+
+    Returns:
+        dict: attribute -> value.
+    """
+    values: Values = {
+        names.CONNECTION_ID: connection_id,
+        names.HTTP_METHOD: "GET",
+        names.URL_SCHEME: handshake.scheme,
+        names.URL_PATH: names.safe(handshake.path),
+        names.PROTOCOL_NAME: "http",
+        names.PROTOCOL_VERSION: handshake.http_version,
+    }
+    if handshake.client is not None:
+        values[names.CLIENT_ADDRESS], values[names.CLIENT_PORT] = handshake.client
+    if handshake.server is not None:
+        values[names.SERVER_ADDRESS] = handshake.server[0]
+        if handshake.server[1] is not None:
+            values[names.SERVER_PORT] = handshake.server[1]
+    agent = next((value for name, value in handshake.headers if name.lower() == b"user-agent"), None)
+    if agent is not None:
+        values[names.USER_AGENT] = names.safe(agent.decode("latin-1"))
+    return values
+
+
+def route(template: str | None) -> Values:
+    """
+    Describe the route.
+
+    Args:
+        template: Route template, None when none is known.
+
+    Returns:
+        dict: `names.HTTP_ROUTE` alone, or nothing.
+    """
+    return {} if template is None else {names.HTTP_ROUTE: names.safe(template)}
+
+
+def end(event: Ended | HandlerOutlived | Terminal) -> Values:
+    """
+    Describe the end of a connection.
+
+    Args:
+        event: Any event that tells of it.
+
+    Returns:
+        dict: attribute -> value; code, reason, and numbers but those of messages only when there are any.
+    """
+    values = _end(event.initiator, event.status, event.code, event.reason)
+    if isinstance(event, HandlerOutlived | Closed):
+        values |= {names.HANDLER_LINGERED: event.lingered_s, **_books(event.books)}
+    if isinstance(event, HandlerOutlived):
+        values[names.HANDLER_RUNNING] = True
+    elif isinstance(event, Terminal) and event.absorbed_type is not None:
+        values[names.ABSORBED_TYPE] = event.absorbed_type
+    return values
+
+
+def answer(event: Abandoned | Rejected | HandlerOutlived) -> Values:
+    """
+    Describe how a handshake ended that was not accepted.
+
+    Args:
+        event: The event that tells of it.
+
+    Returns:
+        dict: result, and the HTTP status when it is known.
+    """
+    if isinstance(event, Rejected):
+        values: Values = {names.CONNECTION_RESULT: names.DENIED}
+        if event.response_status is not None:
+            values[names.HTTP_STATUS] = event.response_status
+        return values
+    left = isinstance(event, Abandoned) or event.initiator in (Initiator.CLIENT, Initiator.TRANSPORT)
+    return {names.CONNECTION_RESULT: names.ABORTED if left else names.DENIED}
+
+
+def error(event: HandlerOutlived | Terminal) -> str | None:
+    """
+    Give the value of `names.ERROR_TYPE`.
+
+    Args:
+        event: How the connection ended.
+
+    Returns:
+        The qualified name of what left the handler; the HTTP status of a denial from 500 on; the class of the end, when
+        it is one of `names.ERROR_STATUSES`; else None.
+    """
+    if isinstance(event, Terminal) and event.error_type is not None:
+        return event.error_type
+    if isinstance(event, Rejected):
+        status = event.response_status
+        return str(status) if status is not None and status >= 500 else None
+    return str(event.status) if event.status in names.ERROR_STATUSES else None
+
+
+def message(event: MessageSent | MessageLost | MessageHandled) -> Values:
+    """
+    Describe one message, never its payload.
+
+    Args:
+        event: What became of it.
+
+    Returns:
+        dict: attribute -> value.
+    """
+    values: Values = {
+        names.CONNECTION_ID: event.connection_id,
+        names.IO_DIRECTION: names.RECEIVE if isinstance(event, MessageHandled) else names.TRANSMIT,
+        names.MESSAGE_TYPE: event.kind,
+        names.MESSAGE_SIZE: event.size,
+    }
+    if isinstance(event, MessageSent):
+        values[names.SEND_RESULT] = "forwarded"
+    elif isinstance(event, MessageLost):
+        values[names.SEND_RESULT] = "failed" if event.reason is None else "dropped"
+        if event.reason is not None:
+            values[names.SEND_REASON] = str(event.reason)
+        if event.error_type is not None:
+            values[names.ERROR_TYPE] = event.error_type
+    return values
+
+
+def step(event: Event) -> Described | None:
+    """
+    Name and describe what happened between the accept and the terminal event.
+
+    Args:
+        event: Any event.
+
+    Returns:
+        Name and attributes; None for an event that is no such step.
+    """
+    describe = _STEPS.get(type(event))
+    return None if describe is None else describe(event)
+
+
+def _end(initiator: Initiator, status: CloseStatus, code: int | None, reason: str) -> Values:
+    values: Values = {names.CLOSE_INITIATOR: str(initiator), names.CONNECTION_STATUS: str(status)}
+    if code is not None:
+        values[names.CLOSE_CODE] = code
+    if reason:
+        values[names.CLOSE_REASON] = names.safe(reason)
+    return values
+
+
+def _books(books: Books) -> Values:
+    values: Values = {
+        names.MESSAGES_RECEIVED: books.received,
+        names.MESSAGES_SENT: books.sent,
+        names.SENDS_PREFIX + "forwarded": books.forwarded,
+        **{names.DROPPED_PREFIX + reason: number for reason, number in books.dropped.items()},
+    }
+    for result in ("dropped_total", "failed", "refused"):
+        number = getattr(books, result)
+        if number:
+            values[names.SENDS_PREFIX + result.removesuffix("_total")] = number
+    if books.received_bytes or books.sent_bytes:
+        values |= {names.IO_RECEIVED: books.received_bytes, names.IO_SENT: books.sent_bytes}
+    return values
+
+
+def _accepted(event: Accepted) -> Described:
+    return "websocket.accept", {}
+
+
+def _ended(event: Ended) -> Described:
+    return "websocket.close", end(event)
+
+
+def _late_send(event: LateSend | Leaked) -> Described:
+    values: Values = {names.ASGI_TYPE: event.message_type, names.SEND_REASON: str(event.reason)}
+    if event.site is not None:
+        values |= {
+            names.CODE_FILE: event.site.file,
+            names.CODE_LINE: event.site.line,
+            names.CODE_FUNCTION: event.site.function,
+        }
+    return "asgi_ws_guard.late_send" if isinstance(event, LateSend) else "asgi_ws_guard.leak", values
+
+
+def _violated(event: Violated) -> Described:
+    values: Values = {names.STATE: event.state, names.PROBLEM: names.safe(event.problem)}
+    return "asgi_ws_guard.violation", values
+
+
+def _close_adjusted(event: CloseAdjusted) -> Described:
+    return "asgi_ws_guard.close_adjusted", {names.ASKED_CODE: event.asked_code, names.CLOSE_CODE: event.code}
+
+
+def _send_timed_out(event: SendTimedOut) -> Described:
+    return "asgi_ws_guard.send_timeout", {names.TIMEOUT: event.timeout_s}
+
+
+def _read_ahead_full(event: ReadAheadFull) -> Described:
+    return "asgi_ws_guard.read_ahead_full", {names.UNREAD_MESSAGES: event.messages, names.UNREAD_SIZE: event.size}
+
+
+def _handler_stopped(event: HandlerStopped) -> Described:
+    return "asgi_ws_guard.handler_stopped", {names.STOPPED_HOW: event.how}
+
+
+def _handler_outlived(event: HandlerOutlived) -> Described:
+    return "asgi_ws_guard.handler_outlived", {names.HANDLER_LINGERED: event.lingered_s}
+
+
+def _policy_applied(event: PolicyApplied) -> Described:
+    values: Values = {
+        names.POLICY: event.policy,
+        names.DECISION: event.decision,
+        names.DECISION_REASON: names.safe(event.reason),
+    }
+    return "asgi_ws_guard.policy_applied", values
+
+
+def _observer_failed(event: ObserverFailed) -> Described:
+    return "asgi_ws_guard.observer_failed", {names.OBSERVER: event.observer, names.ERROR_TYPE: event.error_type}
+
+
+_STEPS: Mapping[type[Event], Callable[[Any], Described]] = {
+    Accepted: _accepted,
+    CloseAdjusted: _close_adjusted,
+    Ended: _ended,
+    HandlerOutlived: _handler_outlived,
+    HandlerStopped: _handler_stopped,
+    LateSend: _late_send,
+    Leaked: _late_send,
+    ObserverFailed: _observer_failed,
+    PolicyApplied: _policy_applied,
+    ReadAheadFull: _read_ahead_full,
+    SendTimedOut: _send_timed_out,
+    Violated: _violated,
+}
