@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from otel_fixtures import build  # noqa: F401 - fixtures
+from otlp_receiver import Receiver
 
 from .servers import HYPERCORN_TRIO, SERVERS, Server
 from .sites import Site, serving
+from .telemetry import RECEIVERS
 
 LINGER_S = 0.6  # of the guarded probe: long enough to tell from at once, short enough to wait for
 
@@ -45,3 +48,17 @@ def guarded_trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     options: dict[str, object] = {"linger_s": LINGER_S}
     with serving(HYPERCORN_TRIO, "probe_guarded:guarded", folder, options=options) as site:
         yield site
+
+
+@pytest.fixture(params=list(RECEIVERS))
+def otlp_name(request: pytest.FixtureRequest) -> str:
+    """Name one of the OTLP exporters."""
+    given: str = request.param
+    return given
+
+
+@pytest.fixture
+def receiver(otlp_name: str) -> Iterator[Receiver]:
+    """Run the receiver for it."""
+    with RECEIVERS[otlp_name]() as running:
+        yield running

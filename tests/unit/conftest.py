@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from otel_fixtures import build, install, refused  # noqa: F401 - fixtures
 
 
 @pytest.fixture(autouse=True)
