@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from asgi_ws_guard import ConfigurationError
 from asgi_ws_guard.plugins.otel.exporters import Providers
@@ -139,3 +140,16 @@ def test_nothing_is_exported_when_told_so(build: Build, variables: dict[str, str
     providers = build(["console" if variables else "none"])
     assert (providers.tracer_provider, providers.meter_provider) == (None, None)
     assert providers.flush(0.1) is True
+
+
+def test_what_was_made_before_a_failure_is_ended(
+    refused: Refused, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the second exporter cannot be made, the first one does not stay behind."""
+    ended: list[object] = []
+    monkeypatch.setattr(InMemorySpanExporter, "shutdown", lambda self: ended.append(self))
+    module = InMemorySpanExporter.__module__
+    install("opentelemetry_traces_exporter", "memory", f"{module}:InMemorySpanExporter")
+    install("opentelemetry_traces_exporter", "needy", "fractions:Decimal.from_float")
+    assert refused(exporters=["memory", "needy"]).value == "needy"
+    assert len(ended) == 1

@@ -32,6 +32,8 @@ _QUEUE_LOGGERS = ("opentelemetry.sdk._shared_internal", "opentelemetry.sdk.trace
 """Where the SDK says that its queue is full: 1.45 in the first, versions before 1.33 in the second."""
 
 
+TYPES = (SpanExporter, SpanProcessor, MetricExporter, MetricReader)
+
 _SHUTDOWN_S = 0.5
 
 

@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -92,7 +93,8 @@ def build_providers(
             installed, else HTTP. ``["none"]`` exports nothing.
         endpoint: Base address for the OTLP exporters found by name, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``: over HTTP
             ``/v1/traces`` and ``/v1/metrics`` are appended, over gRPC it is used as it is.
-        headers: Headers for the OTLP exporters found by name: a mapping, or ``name=value,name=value``.
+        headers: Headers for the OTLP exporters found by name: a mapping, or ``name=value,name=value`` with values
+            percent-encoded. Over HTTP the exporter keeps those of its variable that have other names.
         service_name: The service's name, as in ``OTEL_SERVICE_NAME``.
         sampler: A Sampler, a name as in ``OTEL_TRACES_SAMPLER``, or a ratio from 0 to 1.
         export_interval_s: Seconds between two exports of metrics, as in ``OTEL_METRIC_EXPORT_INTERVAL``.
@@ -115,14 +117,20 @@ def build_providers(
     from opentelemetry.sdk.trace import TracerProvider
 
     settings = check_settings(endpoint, headers, service_name, sampler, export_interval_s)
+    for one in exporters:
+        if not isinstance(one, (str, *_sinks.TYPES)):
+            raise ConfigurationError("exporters", _named(one), f"names and instances; an instance is {INSTANCE}")
     plans = _plan(exporters, settings)
     if not plans or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Providers(None, None)
     healths = {plan.name: Health(plan.name) for plan in plans}
     sinks = _sinks.Sinks(settings.export_interval_s)
+    made: list[Any] = []
     try:
         for plan in plans:
-            sinks.add(_make(plan), plan.name, healths[plan.name])
+            made.append(_make(plan))
+        for plan, one in zip(plans, made, strict=True):
+            sinks.add(one, plan.name, healths[plan.name])
         resource = Resource.create({"service.name": settings.service_name} if settings.service_name else None)
         meters = tracers = None
         if sinks.readers:
@@ -137,6 +145,10 @@ def build_providers(
                 tracers.add_span_processor(processor)
     except BaseException:
         sinks.running.end(0.0, 0.0)
+        for plan, one in list(zip(plans, made, strict=False))[len(sinks.running.flushes) :]:
+            if plan.make is not None:
+                with suppress(Exception):
+                    one.shutdown()
         raise
     sinks.running.shutdowns[:] = [one.shutdown for one in (tracers, meters) if one is not None]
     providers = Providers(tracers, meters, sinks.running)
