@@ -48,6 +48,8 @@ class WebSocketGuardMiddleware:
         observers: Callables that hear every event; None: `Telemetry`, `LogContext`, `StructlogObserver`; (): none.
         policies: Objects with a method ``admit`` or ``message`` that are asked before.
         adapters: Callables that are called once, now; "auto": those of the frameworks that are imported.
+        health_path: Answer http requests at this path and below it as `health_app` does; None: answer none.
+        health_token: The token of that `health_app`; None: no list of connections.
 
     Raises:
         ConfigurationError: An option has a value that is not allowed.
@@ -67,6 +69,8 @@ class WebSocketGuardMiddleware:
         observers: Iterable[Observer] | None = None,
         policies: Iterable[Policy | MessagePolicy] = (),
         adapters: Literal["auto"] | Sequence[Adapter] = "auto",
+        health_path: str | None = None,
+        health_token: str | None = None,
     ) -> None:
         if not callable(app):
             raise ConfigurationError("app", app, "an ASGI application")
@@ -80,7 +84,9 @@ class WebSocketGuardMiddleware:
             close_codes=(close_on_return, close_on_error),
             policies=policies,
         )
-        self._dispatch = Dispatch(_default_observers() if observers is None else check_observers(observers))
+        heard = _default_observers() if observers is None else check_observers(observers)
+        registry, self._health = _health(health_path, health_token)
+        self._dispatch = Dispatch((*heard, *registry))
         self._ledger = Ledger(self._dispatch)
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
         self._trio_watch: Watch | None = None
@@ -92,7 +98,7 @@ class WebSocketGuardMiddleware:
         """Serve one scope."""
         if scope.get("type") != "websocket" or HANDLE_KEY in scope:
             try:
-                await self.app(scope, receive, send)
+                await (self._health(scope) or self.app)(scope, receive, send)
             finally:
                 if scope.get("type") == "lifespan":
                     self._dispatch.flush()
@@ -174,3 +180,16 @@ def _default_observers() -> tuple[Observer, ...]:
     from .plugins.structlog import StructlogObserver
 
     return (Telemetry(), LogContext(), StructlogObserver())
+
+
+def _health(path: str | None, token: str | None) -> tuple[tuple[Observer, ...], Callable[[Scope], ASGIApp | None]]:
+    """Give the observer that health needs, and a function that gives the health application for its own requests."""
+    if path is None:
+        if token is not None:
+            raise ConfigurationError("health_token", "...", "None without health_path")
+        return (), lambda scope: None
+    from .plugins.health import health_at
+    from .plugins.registry import Registry
+
+    registry = Registry()
+    return (registry,), health_at(path, registry, token=token)

@@ -93,6 +93,9 @@ UPWARD = {
     ("_middleware", "plugins.logcontext"),
     ("_middleware", "plugins.otel"),
     ("_middleware", "plugins.structlog"),
+    # `health_path` joins these two, which do not know each other; the same place, inside a function.
+    ("_middleware", "plugins.health"),
+    ("_middleware", "plugins.registry"),
 }
 """Arrows that may turn upwards, each with its reason."""
 
