@@ -144,7 +144,7 @@ class Summary:
         denied: Those that were denied or left without an answer.
         aborted: Those during which the client left.
         closed: Accepted connections that are over.
-        books: What became of all messages, of live connections too.
+        books: What became of all messages, those of live connections from their accept on too.
         ends_by_status: Dict: class of the end -> number of connections that have ended.
         ends_by_initiator: Dict: who ended it -> number of connections that have ended.
         close_codes: Dict: close code -> number of accepted connections; ``"other"`` for private codes beyond 32,
