@@ -100,7 +100,7 @@ def wrappers(sdk: Providers) -> dict[str, Callable[[App], App]]:
         return WebSocketGuardMiddleware(app, observers=[sdk.telemetry(), LogContext(), StructlogObserver()])
 
     def without_sizes(app: App) -> App:
-        observers = [sdk.telemetry(sizes=False), LogContext(), StructlogObserver()]
+        observers = (sdk.telemetry(sizes=False), LogContext(), StructlogObserver())
         return WebSocketGuardMiddleware(app, observers=observers)
 
     def theirs(app: App, **options: Any) -> App:

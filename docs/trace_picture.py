@@ -17,6 +17,7 @@ import uvicorn
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -87,7 +88,7 @@ def draw(spans: list[ReadableSpan]) -> str:
     scale = (WIDTH - LEFT - 40) / (ended - started)
     traces = list(dict.fromkeys(_trace(span) for span in spans))
     spans = sorted(spans, key=lambda span: traces.index(_trace(span)))
-    names = {span.get_span_context().span_id: span.name for span in spans}
+    names = {_context(span).span_id: span.name for span in spans}
     lines, y, before = [], 40, -1
     for span in spans:
         number = traces.index(_trace(span))
@@ -120,7 +121,14 @@ def draw(spans: list[ReadableSpan]) -> str:
 
 
 def _trace(span: ReadableSpan) -> int:
-    return span.get_span_context().trace_id
+    return _context(span).trace_id
+
+
+def _context(span: ReadableSpan) -> SpanContext:
+    context = span.get_span_context()
+    if context is None:
+        raise ValueError("a span without a context")
+    return context
 
 
 def _relation(span: ReadableSpan, names: dict[int, str]) -> str:

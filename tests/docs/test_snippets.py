@@ -40,6 +40,8 @@ def test_a_block_runs(block: str) -> None:
     """A block runs as it stands, given an application of the framework that it is about; what it wraps is guarded."""
     names: dict[str, Any] = {"WebSocketGuardMiddleware": WebSocketGuardMiddleware, "app": _application(block)}
     exec(compile(block, "snippet", "exec"), names)
+    if "telemetry" in names:
+        names["telemetry"].shutdown()
     guards = [names["app"], getattr(names["app"], "asgi_app", None), names.get("guarded")]
     if "add_middleware" not in block and "current_connection" not in block and not block.startswith("WebSocketGuard"):
         assert any(isinstance(guard, WebSocketGuardMiddleware) for guard in guards)

@@ -92,7 +92,7 @@ async def parked(websocket: WebSocket, room: str) -> None:
 def make_app() -> FastAPI:
     """Put the guard around the application (``--factory``)."""
     telemetry = Telemetry(exporters=["otlp"]) if os.environ["ROOMS_TELEMETRY"] == "otlp" else _serve_metrics()
-    observers = [telemetry, LogContext(), StructlogObserver()]
+    observers = (telemetry, LogContext(), StructlogObserver())
     app.add_middleware(WebSocketGuardMiddleware, linger_s=LINGER_S, observers=observers)
     return app
 

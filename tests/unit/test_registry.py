@@ -470,7 +470,7 @@ def test_the_oldest_is_the_one_that_was_accepted_first() -> None:
         registry(Opened(name, 0.0, handshake()))
     for name in ("over", "first", "second"):
         clock.now_s += 10
-        registry(Accepted(name, 0.0, None))
+        registry(Accepted(name, 0.0, None, None, 0.0))
     registry(ended("over"))
     clock.now_s += 5
     assert registry.summary().oldest_s == 15
@@ -507,7 +507,7 @@ def test_an_end_that_is_named_after_its_bucket_is_gone() -> None:
     clock = HandClock()
     registry = Registry(clock=clock)
     registry(Opened("a", 0.0, handshake()))
-    registry(Accepted("a", 0.0, None))
+    registry(Accepted("a", 0.0, None, None, 0.0))
     told = ended("a", code=1006, status=CloseStatus.TRANSPORT_ERROR)
     registry(told)
     clock.now_s += 600
@@ -538,7 +538,7 @@ def test_close_codes_are_a_finite_set() -> None:
     for number, code in enumerate(codes):
         name = str(number)
         registry(Opened(name, 0.0, handshake()))
-        registry(Accepted(name, 0.0, None))
+        registry(Accepted(name, 0.0, None, None, 0.0))
         registry(ended(name, code=code))
         registry(closed(ended(name, code=code)))
     found = dict(registry.summary().close_codes)
@@ -619,8 +619,10 @@ def test_facts_about_strangers_are_passed_over() -> None:
     registry(closed(ended("a")))
     before = dataclasses.replace(registry.summary(), recent=NO_TIME)
     registry(Leaked("a", 0.0, "websocket.send", DropReason.HANDLER_DONE, None))
-    registry(HandlerOutlived("a", 0.0, 1.0, Books()))
-    registry(Accepted("b", 0.0, None))
+    registry(
+        HandlerOutlived("a", 0.0, None, 1001, "", Initiator.CLIENT, CloseStatus.GOING_AWAY, True, 0.0, 1.0, Books())
+    )
+    registry(Accepted("b", 0.0, None, None, 0.0))
     registry(ended("a"))
     registry(closed(ended("a")))
     assert dataclasses.replace(registry.summary(), recent=NO_TIME) == before
@@ -632,7 +634,7 @@ def test_foreign_texts_are_cut() -> None:
     registry = Registry()
     odd: Any = ("h" * 9999, "http")
     registry(Opened("a", 0.0, handshake("/" + "p" * 9999, scheme="gopher", client=odd)))
-    registry(Accepted("a", 0.0, None, "/" + "r" * 9999))
+    registry(Accepted("a", 0.0, None, "/" + "r" * 9999, 0.0))
     registry(Opened("b", 0.0, handshake(client=None)))
     first, second = registry.connections()
     assert (len(first.path), first.path[:2]) == (200, "/p")
@@ -651,7 +653,7 @@ def test_memory_of_a_connection_is_small_and_given_back() -> None:
         for name in names:
             asked = handshake(f"/{name}/" + "p" * 5000, query_string=b"q" * 5000, headers=((b"cookie", b"c" * 5000),))
             registry(Opened(name, 0.0, asked))
-            registry(Accepted(name, 0.0, None))
+            registry(Accepted(name, 0.0, None, None, 0.0))
 
     def go() -> None:
         for name in names:
@@ -703,7 +705,7 @@ def test_readers_in_another_thread() -> None:
             number += 1
             name = str(number)
             registry(Opened(name, 0.0, handshake()))
-            registry(Accepted(name, 0.0, None))
+            registry(Accepted(name, 0.0, None, None, 0.0))
             live.append(name)
         else:
             end = ended(live.pop(draw.randrange(len(live))))
@@ -723,7 +725,7 @@ def test_a_guard_is_asked_without_the_lock() -> None:
     heard: list[bool] = []
 
     def hear() -> None:
-        other = threading.Thread(target=registry, args=(Accepted("a", 0.0, None),), daemon=True)
+        other = threading.Thread(target=registry, args=(Accepted("a", 0.0, None, None, 0.0),), daemon=True)
         other.start()
         other.join(5)
         heard.append(not other.is_alive())
