@@ -82,6 +82,9 @@ ERROR_STATUSES = frozenset(
 )
 """Ends that are an error of this service. A lost transport is not: clients walk out of their wireless network."""
 
+CANCELLATIONS = frozenset({"CancelledError", "Cancelled", "GeneratorExit"})
+"""What leaves a handler that somebody else stopped: asyncio, trio, the garbage collector."""
+
 MAX_TEXT = 256
 """Characters of foreign text in one attribute."""
 
@@ -96,5 +99,6 @@ def safe(text: str) -> str:
     Returns:
         At most `MAX_TEXT` characters and an ellipsis, unprintable ones escaped.
     """
-    cut = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in cut)
+    begin = text[: MAX_TEXT + 1]
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in begin)
+    return shown if len(shown) <= MAX_TEXT else shown[:MAX_TEXT] + "…"

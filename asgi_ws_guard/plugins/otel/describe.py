@@ -60,12 +60,8 @@ def request(connection_id: str, handshake: Handshake) -> Values:
         names.PROTOCOL_NAME: "http",
         names.PROTOCOL_VERSION: handshake.http_version,
     }
-    if handshake.client is not None:
-        values[names.CLIENT_ADDRESS], values[names.CLIENT_PORT] = handshake.client
-    if handshake.server is not None:
-        values[names.SERVER_ADDRESS] = handshake.server[0]
-        if handshake.server[1] is not None:
-            values[names.SERVER_PORT] = handshake.server[1]
+    values |= _address(handshake.client, names.CLIENT_ADDRESS, names.CLIENT_PORT)
+    values |= _address(handshake.server, names.SERVER_ADDRESS, names.SERVER_PORT)
     agent = next((value for name, value in handshake.headers if name.lower() == b"user-agent"), None)
     if agent is not None:
         values[names.USER_AGENT] = names.safe(agent.decode("latin-1"))
@@ -132,10 +128,11 @@ def error(event: HandlerOutlived | Terminal) -> str | None:
         event: How the connection ended.
 
     Returns:
-        The qualified name of what left the handler; the HTTP status of a denial from 500 on; the class of the end, when
-        it is one of `names.ERROR_STATUSES`; else None.
+        The qualified name of the error that left the handler; the HTTP status of a denial from 500 on; the class of the
+        end, when it is one of `names.ERROR_STATUSES`; else None. A handler that was cancelled made no error: servers do
+        that when they stop, and daphne 4.2 some time after a disconnect.
     """
-    if isinstance(event, Terminal) and event.error_type is not None:
+    if isinstance(event, Terminal) and event.error_type is not None and event.error_type not in names.CANCELLATIONS:
         return event.error_type
     if isinstance(event, Rejected):
         status = event.response_status
@@ -182,6 +179,14 @@ def step(event: Event) -> Described | None:
     """
     describe = _STEPS.get(type(event))
     return None if describe is None else describe(event)
+
+
+def _address(address: tuple[str, int | None] | None, name: str, port_name: str) -> Values:
+    """Describe one side; servers give None for a port that there is not, as behind a unix socket."""
+    if address is None or address[0] is None:
+        return {}
+    values: Values = {name: names.safe(str(address[0]))}
+    return values if address[1] is None else {**values, port_name: address[1]}
 
 
 def _end(initiator: Initiator, status: CloseStatus, code: int | None, reason: str) -> Values:
