@@ -37,11 +37,13 @@ from ..._events import (
 from ..._exceptions import ConfigurationError
 from . import attributes as names
 from . import describe
-from .linking import link_roots, root_context
+from .linking import HANDSHAKE_KEY, link_roots, root_context
 
 MessageSpans = Literal["off", "all"] | float
 HandlerSpans = Literal["children", "linked"]
 
+_CONNECTION_KEY = "asgi_ws_guard.connection"
+"""Where the connection's id stands in the OpenTelemetry context of its handler."""
 MAX_EVENTS = 32
 """Span events of one connection; what finds no place is counted."""
 RESERVED = 2
@@ -138,10 +140,13 @@ class TracingObserver:
             traced.note(event)
         if isinstance(event, Accepted):
             self._accepted(event, traced)
-        elif isinstance(event, HandlerOutlived | Terminal):
+        elif isinstance(event, HandlerOutlived):
             self._over(event, traced)
-            if isinstance(event, Terminal):
-                del self._live[event.connection_id]
+        elif isinstance(event, Terminal):
+            del self._live[event.connection_id]
+            try:
+                self._over(event, traced)
+            finally:  # a span processor may raise
                 _restore(traced.token)
 
     def _has_sdk(self) -> bool:
@@ -151,7 +156,8 @@ class TracingObserver:
 
     def _opened(self, event: Opened) -> None:
         """Start the handshake's span, inside a span that surrounds the guard, else as the child of the client's."""
-        surrounding = trace.get_current_span().get_span_context().is_valid
+        before = otel_context.get_current()
+        surrounding = trace.get_current_span(before).get_span_context().is_valid
         offset_s = time.time() - event.at_s
         span = self._tracer.start_span(
             "GET",
@@ -165,8 +171,11 @@ class TracingObserver:
             link_roots(self._provider or trace.get_tracer_provider())
             traced.context = root_context(traced.link)
         else:
-            traced.context = trace.set_span_in_context(span)
-        traced.token = otel_context.attach(traced.context)
+            traced.context = otel_context.set_value(HANDSHAKE_KEY, traced.link, trace.set_span_in_context(span))
+        traced.context = otel_context.set_value(_CONNECTION_KEY, event.connection_id, traced.context)
+        token = otel_context.attach(traced.context)
+        if otel_context.get_value(_CONNECTION_KEY, before) != event.connection_id:
+            traced.token = token  # else another such observer gives back what was before both: it hears the end first
 
     def _accepted(self, event: Accepted, traced: _Traced) -> None:
         traced.accepted_s, traced.route = event.at_s, event.route
@@ -174,7 +183,7 @@ class TracingObserver:
         self._answered(traced, event.at_s, values, None)
         if not self._linked and otel_context.get_current() is traced.context:
             # The handler keeps the context for as long as it runs, and must not keep the span for as long.
-            traced.context = trace.set_span_in_context(NonRecordingSpan(traced.link))
+            traced.context = trace.set_span_in_context(NonRecordingSpan(traced.link), traced.context)
             otel_context.attach(traced.context)
 
     def _answered(self, traced: _Traced, at_s: float, values: describe.Values, error: str | None) -> None:
@@ -246,9 +255,9 @@ def _carrier(event: Opened) -> dict[str, str]:
 
 
 def _around(event: MessageSent | MessageLost | MessageHandled, traced: _Traced) -> Context:
-    """Give the context of a message's span: the sender's own span, unless that is no more than the handshake's."""
-    current = trace.get_current_span().get_span_context()
-    is_own = current.is_valid and current.span_id != traced.link.span_id
+    """Give the context of a message's span: the sender's own span, unless that is no more than a handshake's."""
+    current, handshake = trace.get_current_span().get_span_context(), otel_context.get_value(HANDSHAKE_KEY)
+    is_own = current.is_valid and current not in (handshake, traced.link)
     return otel_context.get_current() if is_own and not isinstance(event, MessageHandled) else Context()
 
 
