@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -75,8 +74,9 @@ class MetricsObserver:
         if isinstance(event, Accepted):
             self._instruments.handshake(event.handshake_s, {names.HTTP_STATUS: 101, **describe.route(event.route)})
         elif isinstance(event, HandlerOutlived):
-            self._outlived.add(event.connection_id)
-            self._over(event)
+            if event.accepted:  # else only the terminal event knows how long the handshake took
+                self._outlived.add(event.connection_id)
+                self._over(event)
         elif isinstance(event, Terminal):
             if event.connection_id in self._outlived:
                 self._outlived.remove(event.connection_id)
@@ -88,7 +88,7 @@ class MetricsObserver:
         error = describe.error(event)
         if error is not None:
             labels[names.ERROR_TYPE] = error
-        if isinstance(event, Closed) or (isinstance(event, HandlerOutlived) and event.accepted):
+        if isinstance(event, Closed | HandlerOutlived):
             labels[names.CONNECTION_STATUS] = str(event.status)
             labels[names.CLOSE_INITIATOR] = str(event.initiator)
             if event.code is not None:
@@ -251,18 +251,23 @@ def _sends(tally: Tally) -> _Values:
         yield books.dropped.get(reason.value, 0), {**_route(tally), **labels}
 
 
-_OF_PROVIDER: WeakKeyDictionary[Any, Instruments] = WeakKeyDictionary()
 _OF_GLOBAL: list[Instruments] = []
 """Instruments belong to the process, as the global meter provider does; see above."""
+_MARK = "_asgi_ws_guard_instruments"
+"""Where the instruments of a given provider stand: on itself, for they hold observers, which hold the provider."""
 
 
 def _instruments_of(provider: metrics.MeterProvider | None) -> Instruments:
-    if provider is None or provider is metrics.get_meter_provider():
+    at_large = metrics.get_meter_provider()
+    if provider is None or provider is at_large:
+        known: Instruments | None = getattr(at_large, _MARK, None)
+        if known is not None:  # it was given to somebody before it became the global one
+            return known
         if not _OF_GLOBAL:
             _OF_GLOBAL.append(Instruments(metrics.get_meter(names.SCOPE, schema_url=names.SCHEMA_URL)))
         return _OF_GLOBAL[0]
-    instruments = _OF_PROVIDER.get(provider)
-    if instruments is None:
-        meter = provider.get_meter(names.SCOPE, schema_url=names.SCHEMA_URL)
-        instruments = _OF_PROVIDER[provider] = Instruments(meter)
-    return instruments
+    known = getattr(provider, _MARK, None)
+    if known is None:
+        known = Instruments(provider.get_meter(names.SCOPE, schema_url=names.SCHEMA_URL))
+        setattr(provider, _MARK, known)
+    return known
