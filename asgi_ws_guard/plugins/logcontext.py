@@ -45,6 +45,8 @@ class LogContext:
             event: Any event.
         """
         if isinstance(event, Opened):
+            if structlog.contextvars.get_contextvars().get("connection_id") == event.connection_id:
+                return  # another one of these did it, and hears the end first
             span = trace.get_current_span().get_span_context()
             ids = {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"} if span.is_valid else {}
             bound = structlog.contextvars.bind_contextvars(connection_id=event.connection_id, **ids)
@@ -59,6 +61,18 @@ class LogContext:
                     structlog.contextvars.reset_contextvars(**{name: token})
 
 
+class _Attributes(dict[str, Any]):
+    """
+    Attributes of a log record of which `FIELDS` may still be given by the application.
+
+    `logging` raises `KeyError` for an ``extra`` that the record has already, and ``trace_id`` and ``route`` are words
+    that many applications use. It asks by ``in``; formatters, which read, find them.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        return name not in FIELDS and super().__contains__(name)
+
+
 class _Factory:
     """Makes log records with `FIELDS`."""
 
@@ -71,6 +85,7 @@ class _Factory:
         for field in FIELDS:
             if not hasattr(record, field):
                 setattr(record, field, bound.get(field, ""))
+        record.__dict__ = _Attributes(record.__dict__)
         return record
 
 
