@@ -32,6 +32,13 @@ def root_context(handshake: SpanContext) -> Context:
     return otel_context.set_value(HANDSHAKE_KEY, handshake, trace.set_span_in_context(trace.INVALID_SPAN))
 
 
+def current_link() -> SpanContext:
+    """Give the span that something belongs to now: the current one; where a handler has none, its handshake."""
+    current = trace.get_current_span().get_span_context()
+    handshake = otel_context.get_value(HANDSHAKE_KEY)
+    return handshake if not current.is_valid and isinstance(handshake, SpanContext) else current
+
+
 def link_roots(provider: Any) -> None:
     """
     Let a provider link every root that starts in such a context, once however often it is asked for.

@@ -32,6 +32,7 @@ from ..._events import (
 )
 from . import attributes as names
 from . import describe
+from .linking import current_link
 
 _QUIET = (MessageHandled, MessageLost, MessageReceived, MessageSent)
 _ALONE = (Leaked, ObserverFailed, Opened)
@@ -64,6 +65,13 @@ class LogsObserver:
         is_known = event.connection_id in self._live
         if isinstance(event, _QUIET) or not (is_known or (isinstance(event, _ALONE) and self._has_sdk())):
             return
+        try:
+            self._emit(event)
+        finally:  # a log record processor may raise
+            if isinstance(event, Terminal):
+                self._live.pop(event.connection_id, None)
+
+    def _emit(self, event: Event) -> None:
         context, offset_s, labels = self._known(event)
         name, values = _described(event)
         bad = isinstance(event, Terminal) and describe.error(event) is not None
@@ -80,8 +88,6 @@ class LogsObserver:
                 event_name=name,
             )
         )
-        if isinstance(event, Terminal):
-            self._live.pop(event.connection_id, None)
 
     def _has_sdk(self) -> bool:
         provider = self._provider or _logs.get_logger_provider()
@@ -91,8 +97,7 @@ class LogsObserver:
         """Give the context, the time of day at 0 s and the route of a connection; keep them from its first event on."""
         known = self._live.get(event.connection_id)
         if known is None:
-            link = trace.get_current_span().get_span_context()
-            context = trace.set_span_in_context(NonRecordingSpan(link), Context())
+            context = trace.set_span_in_context(NonRecordingSpan(current_link()), Context())
             known = (context, time.time() - event.at_s, {})
             if isinstance(event, Opened):
                 self._live[event.connection_id] = known
