@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from asgi_ws_guard import (
     ObserverFailed,
     WebSocketGuardMiddleware,
 )
+from asgi_ws_guard._session import Session
 from asgi_ws_guard._types import Message, Receive, Scope, Send
+from asgi_ws_guard.plugins.logcontext import LogContext
 from asgi_ws_guard.plugins.otel import Telemetry
 from asgi_ws_guard.plugins.otel.attributes import MAX_TEXT
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
@@ -141,6 +144,28 @@ def test_without_providers_it_wishes_nothing() -> None:
     assert not telemetry.wants_sizes
     run(lambda: serve(echo, (telemetry,), leaves()))
     telemetry.flush()
+
+
+def test_no_session_is_kept_by_what_observes_it(wired: Wired) -> None:
+    """When the handlers are done nothing of their connections is reachable, though observers and providers live on."""
+    telemetry, context = wired.telemetry(message_spans="all", handler_spans="linked"), LogContext()
+
+    async def main() -> None:
+        guard = WebSocketGuardMiddleware(_talkative, observers=(telemetry, context))
+        for _ in range(3):
+            server = _secretive()
+            script = asyncio.ensure_future(_speaks(server))
+            with contextlib.suppress(LookupError):
+                await server.call(guard)
+            await script
+        await asyncio.sleep(60)
+        gc.collect()
+        assert [one for one in gc.get_objects() if isinstance(one, Session)] == []
+        assert guard.totals().sent == 3
+
+    gc.collect()
+    run(main)
+    assert len(wired.spans.get_finished_spans()) == 3 * 4
 
 
 class Explosive(SpanProcessor):

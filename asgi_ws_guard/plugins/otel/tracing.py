@@ -187,7 +187,7 @@ class TracingObserver:
             otel_context.attach(traced.context)
 
     def _answered(self, traced: _Traced, at_s: float, values: describe.Values, error: str | None) -> None:
-        """End the handshake's span."""
+        """End the handshake's span, unless it has ended."""
         span, traced.span = traced.span, None
         if span is None:
             return
@@ -202,7 +202,7 @@ class TracingObserver:
         """Make the span of a connection that is over, once; or end that of a handshake without an accept."""
         traced.route = event.route
         ended_s, error = event.at_s - event.lingered_s, describe.error(event)
-        if isinstance(event, Abandoned | Rejected | HandlerOutlived) and traced.accepted_s is None:
+        if isinstance(event, Abandoned | Rejected | HandlerOutlived):
             self._answered(traced, ended_s, describe.answer(event), error)
         if traced.accepted_s is None or not isinstance(event, Closed | HandlerOutlived):
             return
