@@ -714,6 +714,15 @@ def test_the_handshake_is_the_child_of_the_clients_span(name: bytes) -> None:
     assert f"{connection.context.trace_id:032x}" == TRACE
 
 
+def test_headers_of_several_lines_are_one() -> None:
+    """A trace state may come in parts (W3C Trace Context, section 3.3); two parents are none."""
+    told = play(echo, leaves(), server=with_headers(TRACEPARENT, (b"tracestate", b"a=1"), (b"Tracestate", b"b=2")))
+    assert told.spans[0].parent is not None
+    assert dict(told.spans[0].parent.trace_state) == {"a": "1", "b": "2"}
+    told = play(echo, leaves(), server=with_headers(TRACEPARENT, TRACEPARENT))
+    assert told.spans[0].parent is None
+
+
 @pytest.mark.parametrize(
     "value", [b"", b"00-zz-zz-01", b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01", b"\xff\xfe", b"x" * 10_000]
 )
@@ -1103,6 +1112,35 @@ def test_a_context_that_the_handler_left_behind_is_taken_back_too() -> None:
         assert otel_context.get_current() is before
 
     run(main)
+
+
+class Stacked:
+    """A runtime context of somebody else's, whose tokens are not those of `contextvars`."""
+
+    def __init__(self) -> None:
+        self.stack = [Context()]
+
+    def attach(self, context: Context) -> Any:
+        """Push."""
+        self.stack.append(context)
+        return len(self.stack) - 1
+
+    def get_current(self) -> Context:
+        """Give the last one."""
+        return self.stack[-1]
+
+    def detach(self, token: Any) -> None:
+        """Go back to what was before."""
+        del self.stack[token:]
+
+
+def test_another_runtime_context_gets_its_context_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry lets one be plugged in by ``OTEL_PYTHON_CONTEXT``; its tokens are its own."""
+    stacked = Stacked()
+    monkeypatch.setattr(otel_context, "_RUNTIME_CONTEXT", stacked)
+    told = play(closes)
+    assert len(told.spans) == 2
+    assert len(stacked.stack) == 1
 
 
 def test_a_coroutine_that_the_garbage_collector_closes_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,6 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 from ..._events import (
     Abandoned,
     Accepted,
-    Closed,
     Ended,
     Event,
     HandlerOutlived,
@@ -204,7 +203,7 @@ class TracingObserver:
         ended_s, error = event.at_s - event.lingered_s, describe.error(event)
         if isinstance(event, Abandoned | Rejected | HandlerOutlived):
             self._answered(traced, ended_s, describe.answer(event), error)
-        if traced.accepted_s is None or not isinstance(event, Closed | HandlerOutlived):
+        if traced.accepted_s is None:
             return
         values = {names.CONNECTION_ID: event.connection_id, **describe.route(event.route), **describe.end(event)}
         if traced.omitted:
@@ -250,8 +249,12 @@ def _share(message_spans: object) -> float:
 
 
 def _carrier(event: Opened) -> dict[str, str]:
-    """Give the headers of the handshake; a propagator takes those that it knows."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in event.handshake.headers}
+    """Give the headers of the handshake, lines of one name joined as HTTP has it; a propagator takes what it knows."""
+    carrier: dict[str, str] = {}
+    for raw_name, raw_value in event.handshake.headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        carrier[name] = f"{carrier[name]},{value}" if name in carrier else value
+    return carrier
 
 
 def _around(event: MessageSent | MessageLost | MessageHandled, traced: _Traced) -> Context:
