@@ -325,11 +325,20 @@ def test_an_end_without_a_code_has_no_label_for_it() -> None:
     assert histogram(collect(reader)[CONNECTION]) == expect(((1, 2.0), on(ROUTE, **labels)))
 
 
-def closed(connection_id: str, *, code: int | None = 1000, route: str = ROUTE) -> Closed:
+@pytest.mark.parametrize("error_type", ["CancelledError", "Cancelled", "GeneratorExit"])
+def test_a_handler_that_somebody_stopped_made_no_error(error_type: str) -> None:
+    """Under asyncio, under trio, and by the garbage collector; the status of the end says enough."""
+    made, (reader,) = provider()
+    MetricsObserver(made)(closed("1", code=None, error_type=error_type))
+    labels = {"websocket__connection__status": "shutdown", "websocket__close__initiator": "application"}
+    assert histogram(collect(reader)[CONNECTION]) == expect(((1, 2.0), on(ROUTE, **labels)))
+
+
+def closed(connection_id: str, *, code: int | None = 1000, route: str = ROUTE, error_type: str | None = None) -> Closed:
     """Make a terminal event."""
     status, initiator = CloseStatus.SHUTDOWN, Initiator.APPLICATION
     return Closed(
-        connection_id, 9.0, "/", route, code, "", initiator, status, 0.1, 2.0, 0.0, None, None, Books()
+        connection_id, 9.0, "/", route, code, "", initiator, status, 0.1, 2.0, 0.0, error_type, None, Books()
     )  # fmt: skip
 
 

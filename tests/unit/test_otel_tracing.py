@@ -128,6 +128,7 @@ def play(
 
     run(main)
     assert observer._live == {}
+    assert "ObserverFailed" not in recorder.names()
     return Told(exporter.get_finished_spans(), recorder, served[0], observer, (began_s[0], began_s[-1]))
 
 
@@ -650,7 +651,7 @@ def test_the_late_send_names_the_place_in_the_application() -> None:
 def test_a_zombie_is_exported_while_it_runs_and_not_again() -> None:
     """The span of a connection does not wait for a handler that may never end; when it does, nothing is added."""
     made, exporter = provider()
-    observer = TracingObserver(made)
+    observer, heard = TracingObserver(made), Recorder()
     seen: list[list[str]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -660,7 +661,8 @@ def test_a_zombie_is_exported_while_it_runs_and_not_again() -> None:
             seen.append([span.name for span in exporter.get_finished_spans()])
         await send(TEXT)
 
-    run(lambda: serve(app, (observer,), leaves(1001)))
+    run(lambda: serve(app, (observer, heard), leaves(1001)))
+    assert heard.names()[-4:] == ["HandlerOutlived", "LateSend", "HandlerStopped", "Closed"]
     shake, connection = f"GET {ROUTE}", f"websocket {ROUTE}"
     assert seen == [[shake], [shake, connection], [shake, connection]]
     assert [span.name for span in exporter.get_finished_spans()] == [shake, connection]
@@ -686,7 +688,9 @@ def test_a_zombie_of_a_handshake_ends_its_span_once(app: Handler, script: Script
 
     made, exporter = provider()
     seen: list[ReadableSpan] = []
-    run(lambda: serve(goes_on, (TracingObserver(made),), script, linger_s=1))
+    heard = Recorder()
+    run(lambda: serve(goes_on, (TracingObserver(made), heard), script, linger_s=1))
+    assert heard.names()[-2:] == ["HandlerOutlived", "Rejected" if says == "denied" else "Abandoned"]
     (shake,) = exporter.get_finished_spans()
     assert seen == [shake]
     assert since(shake, shake) == (0, ended_s)
@@ -758,6 +762,8 @@ def test_a_connection_may_be_of_http_2_and_of_a_unix_socket() -> None:
         ),
     )
     other = play(echo, leaves(), server=lambda: ScriptedServer("/rooms/7", client=("10.0.0.9", None), server=None))
+    nobody = play(echo, leaves(), server=lambda: ScriptedServer("/rooms/7", client=(None, 1), server=(None, 2)))
+    assert not [name for name in nobody.spans[0].attributes or {} if name.startswith(("client.", "server."))]
     values = told.spans[0].attributes or {}
     assert (values["url.scheme"], values["network.protocol.version"]) == ("wss", "2")
     assert values["server.address"] == "/run/app.sock"
