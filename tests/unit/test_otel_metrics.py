@@ -435,15 +435,27 @@ def test_some_of_a_route_may_be_measured_and_others_not() -> None:
     made, (reader,) = provider()
     observer = MetricsObserver(made)
 
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        await accepted(scope, receive, send)
+        await until_disconnect(receive)
+
+    async def script(server: ScriptedServer) -> None:
+        server.connect()
+        server.text("a")
+        server.deliver({"type": "websocket.receive", "bytes": b"a"}, {"type": "websocket.receive", "bytes": b"b"})
+        await asyncio.sleep(1)
+        server.disconnect()
+
     async def main() -> None:
-        await serve(echo, (observer,), leaves(texts=("a",)))
-        await serve(echo, (Plain(observer),), leaves(texts=("b", "c", "d")))
+        await serve(reads, (observer,), script)
+        await serve(reads, (Plain(observer),), script)
 
     run(main)
     found = numbers(collect(reader)["websocket.server.messages"])
-    received = "receive"
-    assert found[frozen(on(ROUTE, network__io__direction=received))] == 3
-    assert found[frozen(on(ROUTE, network__io__direction=received, websocket__message__type="text"))] == 1
+    received = on(ROUTE, network__io__direction="receive")
+    kind = "websocket.message.type"
+    counts = [found[frozen(labels)] for labels in (received, {**received, kind: "text"}, {**received, kind: "binary"})]
+    assert counts == [3, 1, 2]
 
 
 def test_the_success_rate_of_sends_can_be_computed() -> None:
