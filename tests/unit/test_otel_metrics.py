@@ -269,11 +269,27 @@ BODY = {"type": "websocket.http.response.body", "body": b"no"}
             {"http__response__status_code": 503, "error__type": "503"},
             None,
         ),
+        (
+            denying({"type": START, "status": 500, "headers": []}, BODY),
+            "denied",
+            2,
+            HANDSHAKE_S,
+            {"http__response__status_code": 500, "error__type": "500"},
+            None,
+        ),
+        (
+            denying({"type": START, "status": 499, "headers": []}, BODY),
+            "denied",
+            2,
+            HANDSHAKE_S,
+            {"http__response__status_code": 499},
+            None,
+        ),
         (denying(CLOSE), "denied", 1, HANDSHAKE_S, {"http__response__status_code": 403}, None),
         (denying(failure=LookupError()), "denied", 0, HANDSHAKE_S, {"error__type": "LookupError"}, LookupError),
         (hesitates, "aborted", 0, 2.0, {}, None),
     ],
-    ids=["401", "503", "close", "exception", "abandoned"],
+    ids=["401", "503", "500", "499", "close", "exception", "abandoned"],
 )
 def test_a_handshake_without_an_accept_is_counted_by_its_result(
     app: Handler,

@@ -26,6 +26,7 @@ from asgi_ws_guard import (
     ConfigurationError,
     Event,
     ObserverFailed,
+    Opened,
     WebSocketGuardMiddleware,
 )
 from asgi_ws_guard._session import Session
@@ -149,9 +150,10 @@ def test_without_providers_it_wishes_nothing() -> None:
 def test_no_session_is_kept_by_what_observes_it(wired: Wired) -> None:
     """When the handlers are done nothing of their connections is reachable, though observers and providers live on."""
     telemetry, context = wired.telemetry(message_spans="all", handler_spans="linked"), LogContext()
+    heard = Recorder()
 
     async def main() -> None:
-        guard = WebSocketGuardMiddleware(_talkative, observers=(telemetry, context))
+        guard = WebSocketGuardMiddleware(_talkative, observers=(telemetry, context, heard))
         for _ in range(3):
             server = _secretive()
             script = asyncio.ensure_future(_speaks(server))
@@ -160,7 +162,9 @@ def test_no_session_is_kept_by_what_observes_it(wired: Wired) -> None:
             await script
         await asyncio.sleep(60)
         gc.collect()
-        assert [one for one in gc.get_objects() if isinstance(one, Session)] == []
+        ids = {opened.connection_id for opened in heard.of(Opened)}
+        sessions = [one for one in gc.get_objects() if isinstance(one, Session)]
+        assert not ids & {session.connection_id for session in sessions}
         assert guard.totals().sent == 3
 
     gc.collect()
