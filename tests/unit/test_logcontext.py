@@ -79,6 +79,21 @@ def test_id_and_route_are_bound_in_the_handler_and_its_tasks() -> None:
     assert observer._tokens == {}
 
 
+def test_a_handler_that_goes_on_after_the_end_still_has_them() -> None:
+    """What it logs while it cleans up belongs to the connection too, until it is done."""
+    seen: list[Bound] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accepted(scope, receive, send)
+        await send(CLOSE)
+        await until_disconnect(receive)
+        await send(CLOSE)
+        seen.append(bound())
+
+    assert same_task(app, (LogContext(),)) == {}
+    assert set(seen[0]) == {"connection_id", "route"}
+
+
 def test_a_route_that_is_bound_in_a_child_task_stays_there() -> None:
     """Quart accepts in a task of its own: its lines have the route; nothing is left, and nothing raises."""
     seen: list[Bound] = []
