@@ -304,6 +304,7 @@ def test_the_factory_of_the_application_is_kept_and_its_fields_win() -> None:
     with structlog.contextvars.bound_contextvars(trace_id="ours", connection_id="c1"):
         record: Any = logging.getLogger("app").makeRecord("app", logging.INFO, "f", 1, "m", (), None)
     assert isinstance(record, Record)
+    assert logging.getLogRecordFactory()("app", logging.INFO, "f", 1, "m", (), None, func="g").funcName == "g"
     fields = [record.__dict__[field] for field in FIELDS]
     assert fields == ["c1", "", "theirs", ""]
 
@@ -314,10 +315,11 @@ def test_the_application_may_give_a_field_itself(field: str, lines: Callable[[],
     install_factory()
     with structlog.contextvars.bound_contextvars(**{field: "ours"}):
         logging.getLogger("app").warning("m", extra={field: "theirs"})
-    (line,) = lines()
+    line = lines()[0]
     assert line.split("|")[1 + FIELDS.index(field)] == "theirs"
     with pytest.raises(KeyError, match="Attempt to overwrite"):
         logging.getLogger("app").warning("m", extra={"name": "theirs"})
+    logging.getLogger("app").warning("m", extra={"other": 1})
 
 
 def test_a_record_with_the_fields_can_be_copied_and_sent() -> None:

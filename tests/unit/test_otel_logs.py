@@ -243,6 +243,35 @@ def test_a_leak_is_a_record_of_its_own() -> None:
     assert observer._live == {}
 
 
+@pytest.mark.parametrize("handler_spans", ["children", "linked"])
+def test_a_leak_from_another_handler_belongs_to_the_span_that_sends(handler_spans: Any) -> None:
+    """Not to the handshake of the connection whose handler that is, if it has a span of its own."""
+    made, exporter = provider()
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracing = TracingObserver(tracers, handler_spans=handler_spans)
+    leaked: list[Send] = []
+    ids: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await accepted(scope, receive, send)
+        with tracers.get_tracer("app").start_as_current_span("own") as own:
+            ids.append(own.get_span_context().span_id)
+            for one in leaked:
+                await one(TEXT)
+        leaked.append(send)
+
+    async def main() -> None:
+        for _ in range(2):
+            await serve(app, (tracing, LogsObserver(made)))
+
+    run(main)
+    (leak,) = (one.log_record for one in exporter.get_finished_logs() if one.log_record.event_name == LEAK)
+    assert leak.span_id == ids[1]
+
+
+LEAK = "asgi_ws_guard.leak"
+
+
 def test_an_event_that_is_new_has_a_name_all_the_same() -> None:
     """New classes may come."""
 

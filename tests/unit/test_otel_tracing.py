@@ -1035,7 +1035,9 @@ class Bare(NoOpTracerProvider):
 def test_linked_works_without_links_where_a_provider_takes_no_processor() -> None:
     """The handler's spans are roots all the same."""
     made, exporter = provider()
-    run(lambda: serve(working(made), (TracingObserver(Bare(made), handler_spans="linked"),)))
+    heard = Recorder()
+    run(lambda: serve(working(made), (TracingObserver(Bare(made), handler_spans="linked"), heard)))
+    assert "ObserverFailed" not in heard.names()
     spans = {span.name: span for span in exporter.get_finished_spans()}
     assert (spans["work"].parent, spans["work"].links) == (None, ())
     assert len(spans) == 6
@@ -1047,6 +1049,7 @@ def test_the_processor_holds_nothing() -> None:
     linker = RootLinker()
     made.add_span_processor(linker)  # type: ignore[arg-type]
     assert made.force_flush()
+    assert linker.force_flush()
     made.shutdown()
 
 
