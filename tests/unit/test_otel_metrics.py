@@ -140,9 +140,10 @@ def sends(route: str | None = ROUTE, *, forwarded: int = 0, failed: int = 0, ref
 
 
 class Plain:
-    """Hears what an observer hears and passes it on, without its wish for sizes."""
+    """Hears what an observer hears and passes it on, with a wish for sizes of its own."""
 
     def __init__(self, observer: MetricsObserver) -> None:
+        self.wants_sizes = False
         self.attach = observer.attach
         self.observer = observer
 
@@ -462,9 +463,15 @@ def test_some_of_a_route_may_be_measured_and_others_not() -> None:
         await asyncio.sleep(1)
         server.disconnect()
 
+    wishes = Plain(observer)
+
     async def main() -> None:
-        await serve(reads, (observer,), script)
-        await serve(reads, (Plain(observer),), script)
+        guard = WebSocketGuardMiddleware(reads, observers=(wishes,))
+        for wishes.wants_sizes in (True, False):
+            server = ScriptedServer("/rooms/7")
+            client = asyncio.ensure_future(script(server))
+            await server.call(guard)
+            await client
 
     run(main)
     found = numbers(collect(reader)["websocket.server.messages"])
