@@ -139,6 +139,7 @@ def test_the_ids_of_the_trace_are_those_of_the_handshake() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_what_was_bound_before_comes_back(count: int) -> None:
     """Whatever the application had bound outside under these names, however many of these observers there are."""
+    heard = Recorder()
     seen: list[Bound] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,8 +148,9 @@ def test_what_was_bound_before_comes_back(count: int) -> None:
 
     before = {"connection_id": "outer", "route": "outer", "other": 1}
     with structlog.contextvars.bound_contextvars(**before):
-        left = same_task(app, [LogContext() for _ in range(count)])
+        left = same_task(app, [*(LogContext() for _ in range(count)), heard])
     assert left == before
+    assert "ObserverFailed" not in heard.names()
     assert seen[0]["route"] == ROUTE
     assert seen[0]["other"] == 1
     assert seen[0]["connection_id"] != "outer"

@@ -888,6 +888,9 @@ def test_bytes_are_said_when_somebody_counts_them() -> None:
     values = exporter.get_finished_spans()[-1].attributes or {}
     said = {name: value for name, value in values.items() if name.startswith("websocket.io")}
     assert typed(said) == [("websocket.io.received", int, 5), ("websocket.io.sent", int, 5)]
+    run(lambda: serve(sending(TEXT), (TracingObserver(made), Sizes())))
+    values = exporter.get_finished_spans()[-1].attributes or {}
+    assert (values["websocket.io.received"], values["websocket.io.sent"]) == (0, 3)
 
 
 # Cancellation is no error
