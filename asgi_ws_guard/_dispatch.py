@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ._events import Event, ObserverFailed
+from ._events import Event, ObserverFailed, Terminal
 from ._plugin import Observer, Statistics
 
 _log = logging.getLogger("asgi_ws_guard")
@@ -64,7 +64,7 @@ class Dispatch:
 
     def tell(self, events: tuple[Event, ...], reported: frozenset[int]) -> frozenset[int]:
         """
-        Tell *events* to every observer, in order.
+        Tell *events* to every observer, in order; terminal events in the reverse order.
 
         Args:
             events: What happened to one connection.
@@ -73,8 +73,9 @@ class Dispatch:
         Returns:
             The same, and the places of those whose failure is reported now.
         """
+        places = range(len(self.observers))
         for event in events:
-            for place in range(len(self.observers)):
+            for place in reversed(places) if isinstance(event, Terminal) else places:
                 reported = self._hand(place, event, reported)
         return reported
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from ._session import Session
     from ._watch import Watch
 
-MAX_ROUTES = 200
-"""Routes and schemes that are told apart. More is not an application's routing table but its paths."""
+MAX_ROUTES = 100
+"""Routes and schemes that are told apart. More is not an application's routing table but its paths, and a metric with
+ten label sets for each stays within the 2,000 that the SDK of OpenTelemetry allows by default."""
 
 
 class Account:

@@ -21,7 +21,8 @@ class Observer(Protocol):
     Hears every event, in order, on the event loop's thread.
 
     Any callable will do. `Opened` and the terminal event are told in the task that runs the handler: a context variable
-    that is set at the one and reset at the other is seen by the handler and by the tasks that it creates.
+    that is set at the one and reset at the other is seen by the handler and by the tasks that it creates. Observers
+    hear in the order in which they are given, and of a terminal event in the reverse order, as settings are undone.
 
     Attributes that an observer may have; the first two are looked at once per connection:
         wants_messages: True: hear `MessageReceived`, `MessageHandled`, `MessageSent` and `MessageLost` too, which costs

@@ -9,13 +9,17 @@ from functools import partial
 
 import pytest
 
-from asgi_ws_guard import Event, ObserverFailed, ReadAheadFull, SendTimedOut
+from asgi_ws_guard import Books, Closed, CloseStatus, Event, Initiator, ObserverFailed, ReadAheadFull, SendTimedOut
 from asgi_ws_guard._dispatch import Dispatch, name_of
 from asgi_ws_guard.testing import Recorder
 
 NOBODY: frozenset[int] = frozenset()
 ONE = SendTimedOut("c1", 1.0, 5.0)
 TWO = ReadAheadFull("c1", 2.0, 3, 4)
+TERMINAL = Closed(
+    *("c1", 3.0, "/ws", None, 1000, "", Initiator.CLIENT, CloseStatus.NORMAL_CLOSURE, 0.0, 0.0, 0.0, None, None),
+    Books(),
+)
 SECRET = "s3cret"
 
 
@@ -51,6 +55,20 @@ def test_all_observers_hear_all_events_in_order() -> None:
 
     assert Dispatch([first, second]).tell((ONE, TWO), NOBODY) == NOBODY
     assert heard == [("first", ONE), ("second", ONE), ("first", TWO), ("second", TWO)]
+
+
+def test_the_terminal_event_goes_the_other_way_round() -> None:
+    """What observers set up one after the other they take down in the reverse order."""
+    heard: list[str] = []
+
+    def first(event: Event) -> None:
+        heard.append(f"first {type(event).__name__}")
+
+    def second(event: Event) -> None:
+        heard.append(f"second {type(event).__name__}")
+
+    Dispatch([first, second]).tell((ONE, TERMINAL), NOBODY)
+    assert heard == [f"first {type(ONE).__name__}", f"second {type(ONE).__name__}", "second Closed", "first Closed"]
 
 
 def test_nobody_hears_nothing() -> None:

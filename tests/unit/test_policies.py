@@ -402,7 +402,7 @@ def test_functions_and_methods_are_observers_too() -> None:
         server.connect()
         observers = (lambda event: names.append("lambda"), Collector().hear)
         await server.call(WebSocketGuardMiddleware(app, observers=observers))
-        assert names == ["lambda", "Opened", "lambda", "Ended", "lambda", "Rejected"]
+        assert names == ["lambda", "Opened", "lambda", "Ended", "Rejected", "lambda"]
 
     run(main)
 

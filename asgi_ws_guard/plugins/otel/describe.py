@@ -89,7 +89,7 @@ def end(event: Ended | HandlerOutlived | Terminal) -> Values:
         event: Any event that tells of it.
 
     Returns:
-        dict: attribute -> value; code, reason, and numbers but those of messages only when there are any.
+        dict: attribute -> value; code and reason only when there are any.
     """
     values = _end(event.initiator, event.status, event.code, event.reason)
     if isinstance(event, HandlerOutlived | Closed):
@@ -203,12 +203,11 @@ def _books(books: Books) -> Values:
         names.MESSAGES_RECEIVED: books.received,
         names.MESSAGES_SENT: books.sent,
         names.SENDS_PREFIX + "forwarded": books.forwarded,
+        names.SENDS_PREFIX + "dropped": books.dropped_total,
+        names.SENDS_PREFIX + "failed": books.failed,
+        names.SENDS_PREFIX + "refused": books.refused,
         **{names.DROPPED_PREFIX + reason: number for reason, number in books.dropped.items()},
     }
-    for result in ("dropped_total", "failed", "refused"):
-        number = getattr(books, result)
-        if number:
-            values[names.SENDS_PREFIX + result.removesuffix("_total")] = number
     if books.received_bytes or books.sent_bytes:
         values |= {names.IO_RECEIVED: books.received_bytes, names.IO_SENT: books.sent_bytes}
     return values

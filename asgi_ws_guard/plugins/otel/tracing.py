@@ -52,7 +52,18 @@ RESERVED = 2
 class _Traced:
     """What is kept of one connection until its span is made."""
 
-    __slots__ = ("accepted_s", "context", "events", "link", "offset_s", "omitted", "route", "span", "token")
+    __slots__ = (
+        "accepted_s",
+        "context",
+        "events",
+        "link",
+        "noted_before_close",
+        "offset_s",
+        "omitted",
+        "route",
+        "span",
+        "token",
+    )
 
     def __init__(self, span: Span, offset_s: float) -> None:
         self.span: Span | None = span
@@ -63,6 +74,7 @@ class _Traced:
         self.accepted_s: float | None = None
         self.route: str | None = None
         self.events: list[tuple[str, describe.Values, float]] | None = None
+        self.noted_before_close = 0
         self.omitted = 0
 
     def at_ns(self, at_s: float) -> int:
@@ -135,7 +147,9 @@ class TracingObserver:
         if isinstance(event, MessageSent | MessageLost | MessageHandled):
             self._message(event, traced)
             return
-        if not isinstance(event, Accepted | Ended | Leaked):
+        if isinstance(event, Ended):
+            traced.noted_before_close = len(traced.events or ())
+        elif not isinstance(event, Accepted | Leaked):
             traced.note(event)
         if isinstance(event, Accepted):
             self._accepted(event, traced)
@@ -217,8 +231,12 @@ class TracingObserver:
         )
         _fail(span, values, error)
         span.set_attributes(values)
-        steps = [("websocket.accept", {}, traced.accepted_s), ("websocket.close", {}, ended_s), *(traced.events or ())]
-        for name, described, at_s in sorted(steps, key=_at_s):
+        noted, split = traced.events or [], traced.noted_before_close
+        span.add_event("websocket.accept", None, traced.at_ns(traced.accepted_s))
+        for name, described, at_s in noted[:split]:
+            span.add_event(name, described, traced.at_ns(at_s))
+        span.add_event("websocket.close", None, traced.at_ns(ended_s))
+        for name, described, at_s in noted[split:]:
             span.add_event(name, described, traced.at_ns(at_s))
         span.end(traced.at_ns(ended_s))
         traced.accepted_s = traced.events = None
@@ -262,10 +280,6 @@ def _around(event: MessageSent | MessageLost | MessageHandled, traced: _Traced) 
     current, handshake = trace.get_current_span().get_span_context(), otel_context.get_value(HANDSHAKE_KEY)
     is_own = current.is_valid and current not in (handshake, traced.link)
     return otel_context.get_current() if is_own and not isinstance(event, MessageHandled) else Context()
-
-
-def _at_s(step: tuple[str, describe.Values, float]) -> float:
-    return step[2]
 
 
 def _fail(span: Span, values: describe.Values, error: str | None) -> None:
