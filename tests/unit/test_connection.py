@@ -20,6 +20,7 @@ from asgi_ws_guard import (
     DropReason,
     Ended,
     Event,
+    HandlerOutlived,
     Initiator,
     ProtocolError,
     Rejected,
@@ -312,6 +313,21 @@ def test_an_end_from_outside(because: DropReason, initiator: Initiator) -> None:
     event = terminal(connection)
     assert isinstance(event, Closed)
     assert (event.initiator, event.status, event.code, event.reason) == (initiator, CloseStatus.TIMEOUT, 1013, "slow")
+
+
+def test_a_handler_that_outlives_its_connection() -> None:
+    """What is told of it is what the terminal event would say; nothing is told before the end and after that event."""
+    connection = opened()
+    assert connection.outlive(105.0, Books()) == ()
+    connection.receive(disconnect(4321, "cya"), 103.0)
+    books = Books(sent=3)
+    assert connection.outlive(105.0, books) == (
+        HandlerOutlived(
+            *(ID, 105.0, ROUTE, 4321, "cya", Initiator.CLIENT, CloseStatus.NORMAL_CLOSURE), True, 2.0, 2.0, books
+        ),
+    )
+    terminal(connection)
+    assert connection.outlive(111.0, books) == ()
 
 
 def test_a_handler_that_answers_no_handshake() -> None:
