@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ._close import CloseCode, Initiator
 from ._loops import Waker, step
+from ._policing import allows, passes
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost
 from ._types import Message, Receive
@@ -132,7 +133,8 @@ class Receiving:
         if message["type"] == "websocket.disconnect":
             self._disconnected(message)
             return None
-        if message["type"] == "websocket.receive" and (self._given or not await session.ask("received", message)):
+        is_message = message["type"] == "websocket.receive"
+        if is_message and (self._given or not await passes(session, "received", message)):
             return None
         return message
 
@@ -197,7 +199,7 @@ class Receiving:
                 return
             if message["type"] == "websocket.disconnect":
                 self._disconnected(message)
-            elif message["type"] != "websocket.receive" or session.allows("received", message):
+            elif message["type"] != "websocket.receive" or allows(session, "received", message):
                 self.reader.put(message)
 
     def look(self) -> None:

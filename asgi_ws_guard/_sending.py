@@ -19,6 +19,7 @@ from ._handle import _current
 from ._lanes import tracked
 from ._linger import Linger
 from ._loops import Flag, Waker
+from ._policing import passes
 from ._servers import peer_lost, private_code, refuses_code
 from ._types import Message, Send
 
@@ -88,7 +89,7 @@ class Sending:
             raise step.error
         if step.verdict is Verdict.DROP:
             await self._late(message["type"])
-        elif message["type"] != "websocket.send" or await session.ask("sent", step.message):
+        elif message["type"] != "websocket.send" or await passes(session, "sent", step.message):
             await self._forward(step.message)
         else:
             session.drop(DropReason.POLICY)
@@ -111,15 +112,22 @@ class Sending:
         if peer_lost(error):
             session.transport_lost()
             reason = self._dropped(message["type"])
-            session.lost(message, started_s, error, reason)
+            self._tell_lost(message, started_s, error, reason)
         else:
             session.connection.failed += 1
             session.count_late(Books(failed=1))
-            session.lost(message, started_s, error)
+            self._tell_lost(message, started_s, error, None)
             if self._waker is None or not self._waker.woke(error):
                 raise error
         if session.options.late_sends == "raise":
             raise self._closed() from error
+
+    def _tell_lost(
+        self, message: Message, started_s: float | None, error: BaseException, reason: DropReason | None
+    ) -> None:
+        telling = self._session.telling
+        if telling is not None and started_s is not None and message["type"] == "websocket.send":
+            telling.lost(message, started_s, error, reason)
 
     def look(self) -> None:
         """

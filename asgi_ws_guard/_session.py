@@ -8,10 +8,9 @@ It owns the core's `Connection` and all that belongs to one connection; nothing 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from ._admission import admit, judge
-from ._close import CloseCode, CloseStatus, Initiator, legal_code, legal_reason
+from ._close import CloseCode, CloseStatus, Initiator
 from ._connection import Connection, End
 from ._edge import without_disconnects
 from ._events import (
@@ -21,32 +20,28 @@ from ._events import (
     Event,
     Handshake,
     Leaked,
-    MessageHandled,
-    MessageLost,
-    MessageReceived,
-    MessageSent,
     Opened,
-    PolicyApplied,
     ReadAheadFull,
     Rejected,
     SendTimedOut,
     Terminal,
 )
 from ._handle import ConnectionHandle, _current
-from ._lanes import payload_size
 from ._path import Path
-from ._plugin import Allow, Close, Deny, Drop
+from ._policing import admits
 from ._receiving import Receiving
 from ._route import route_of
 from ._scope import HANDLE_KEY, can_deny, handshake_of
 from ._sending import Sending
-from ._servers import cancel_loses_messages, peer_lost
+from ._servers import cancel_loses_messages
 from ._state import State
+from ._telling import Telling
 from ._types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
+    from ._account import Account
     from ._dispatch import Dispatch
-    from ._ledger import Account, Ledger
+    from ._ledger import Ledger
     from ._loops import Flag
     from ._options import Options
     from ._senders import Senders
@@ -72,13 +67,13 @@ class Session:
         receiving: The receiving side.
         sending: The sending side.
         task: The task that runs the handler, None when it is done.
+        telling: Tells of single messages, None when nobody wants to hear of them.
     """
 
     __slots__ = (
         "_absorbed",
         "_dispatch",
         "_end_flag",
-        "_handling",
         "_is_end_told",
         "_ledger",
         "_outer",
@@ -86,7 +81,6 @@ class Session:
         "_scheme",
         "_scope",
         "_url_path",
-        "_wants",
         "_watch",
         "account",
         "connection",
@@ -99,6 +93,7 @@ class Session:
         "receiving",
         "sending",
         "task",
+        "telling",
     )
 
     def __init__(
@@ -122,8 +117,7 @@ class Session:
         self._url_path = str(scope["path"])
         self._scheme = str(scope["scheme"])
         self._scope: Scope | None = scope
-        self._handling: tuple[Literal["text", "binary"], int, float] | None = None
-        self._wants = dispatch.asks_for("wants_messages")
+        self.telling = Telling(self) if dispatch.asks_for("wants_messages") else None
         self.account: Account | None = None
         self.over: Books | None = None
         self._outer: ConnectionHandle | None = None
@@ -162,7 +156,11 @@ class Session:
         scope[HANDLE_KEY] = self.handle
         self._outer = _current.get()
         _current.set(self.handle)
-        return await self._admit(scope, send)
+        handshake: Handshake | None = None
+        if self._dispatch.observers or self.options.policies:
+            handshake = handshake_of(scope)
+            self.tell((Opened(self.connection_id, self.loop.time(), handshake),))
+        return handshake is None or not self.options.policies or await admits(self, handshake, send)
 
     async def settle(self, error: BaseException | None) -> BaseException | None:
         """
@@ -200,11 +198,12 @@ class Session:
             error: What leaves the guard.
         """
         _current.set(self._outer)
-        self._end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
+        self.end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
         self.has_ended()
         self.find_route()
         self._scope = None
-        self._handled()
+        if self.telling is not None:
+            self.telling.handled()
         self.tell(self._close_books(error))
         self._absorbed = None
 
@@ -219,9 +218,14 @@ class Session:
         return self._watch.senders
 
     @property
+    def receive(self) -> Receive:
+        """The receive that the application gets."""
+        return self.path.receive if self.telling is None else self.telling.receive
+
+    @property
     def asks_about_messages(self) -> bool:
         """Whether a policy or an observer wants every message."""
-        return bool(self.options.message_policies) or self._wants
+        return bool(self.options.message_policies) or self.telling is not None
 
     def books(self) -> Books:
         """Freeze what became of every message so far."""
@@ -314,88 +318,9 @@ class Session:
             self.count_late(Books(forwarded=1))
         else:
             self.path.measure_sent(message)
-            if self._wants:
-                took_s = self.loop.time() - started_s
-                self.tell((MessageSent(self.connection_id, self.loop.time(), *_described(message), took_s),))
+            if self.telling is not None:
+                self.telling.sent(message, started_s)
         self.open_path()
-
-    def lost(
-        self, message: Message, started_s: float | None, error: BaseException, reason: DropReason | None = None
-    ) -> None:
-        """
-        Take note that the server did not take a message.
-
-        Args:
-            message: The message.
-            started_s: When the server was given it, None when nobody wants to know.
-            error: What the server raised.
-            reason: Why it counts as dropped, None when it counts as failed.
-        """
-        if self._wants and started_s is not None and message["type"] == "websocket.send":
-            now, error_type = self.loop.time(), _name(error) if reason is None else None
-            lost = MessageLost(self.connection_id, now, *_described(message), now - started_s, reason, error_type)
-            self.tell((lost,))
-
-    async def ask(self, direction: Literal["received", "sent"], message: Message) -> bool:
-        """
-        Ask the policies about one message, and do what they say.
-
-        Args:
-            direction: ``"received"`` from the client or ``"sent"`` by the application.
-            message: The message.
-
-        Returns:
-            Whether it goes on its way.
-        """
-        if not self.asks_about_messages:
-            return True
-        decision = self._judge(direction, message)
-        if isinstance(decision, Close):
-            await self._close(decision)
-        return isinstance(decision, Allow)
-
-    def allows(self, direction: Literal["received", "sent"], message: Message) -> bool:
-        """
-        Ask the policies about one message of a connection that has ended: there is nothing left to close.
-
-        Args:
-            direction: ``"received"`` from the client or ``"sent"`` by the application.
-            message: The message.
-
-        Returns:
-            Whether it goes on its way.
-        """
-        return not self.asks_about_messages or isinstance(self._judge(direction, message), Allow)
-
-    def _judge(self, direction: Literal["received", "sent"], message: Message) -> Allow | Drop | Close:
-        kind, size = _described(message)
-        policy, decision = judge(self.options.message_policies, self.connection_id, direction, size)
-        if not isinstance(decision, Allow):
-            self._tell_policy(policy, type(decision).__name__.lower(), decision.reason)
-        elif direction == "received" and self._wants:
-            self.tell((MessageReceived(self.connection_id, self.loop.time(), kind, size),))
-        return decision
-
-    @property
-    def receive(self) -> Receive:
-        """The receive that the application gets."""
-        return self._receive_and_tell if self._wants else self.path.receive
-
-    async def _receive_and_tell(self) -> Message:
-        """Receive for observers that want to know how long the application is at each message."""
-        self._handled()
-        message = await self.path.receive()
-        self._handled()
-        if message["type"] == "websocket.receive":
-            self._handling = (*_described(message), self.loop.time())
-        return message
-
-    def _handled(self) -> None:
-        if self._handling is not None:
-            kind, size, since_s = self._handling
-            self._handling = None
-            now = self.loop.time()
-            self.tell((MessageHandled(self.connection_id, now, kind, size, now - since_s),))
 
     def open_path(self) -> None:
         """Let ordinary messages pass without a question, as far as nobody has one."""
@@ -448,7 +373,7 @@ class Session:
     def transport_lost(self) -> None:
         """End the connection: the server says that the peer is gone. Its word for the cause may already be there."""
         code = CloseCode.ABNORMAL_CLOSURE.value
-        self._end(DropReason.TRANSPORT_LOST, CloseStatus.TRANSPORT_ERROR, code)
+        self.end(DropReason.TRANSPORT_LOST, CloseStatus.TRANSPORT_ERROR, code)
         self.receiving.poll()
         self.has_ended()
 
@@ -457,7 +382,7 @@ class Session:
         if self.connection.ended is None:
             timeout_s = self.options.send_timeout_s or 0.0
             self.tell((SendTimedOut(self.connection_id, self.loop.time(), timeout_s),))
-        self._end(DropReason.GUARD_CLOSED, CloseStatus.SLOW_CONSUMER, CloseCode.ABNORMAL_CLOSURE.value)
+        self.end(DropReason.GUARD_CLOSED, CloseStatus.SLOW_CONSUMER, CloseCode.ABNORMAL_CLOSURE.value)
         self.has_ended()
 
     def has_ended(self) -> None:
@@ -488,36 +413,9 @@ class Session:
             code = self.options.close_on_error if is_error else None
         if self.connection.state is not State.OPEN or not self.connection.answers:
             code = None  # also when the server did not take the accept: a close would be a denial (403) to it
-        self._end(DropReason.HANDLER_DONE, status, code)
+        self.end(DropReason.HANDLER_DONE, status, code)
         if code is not None:
             await self.sending.close(code, "", keep_errors=error is None)
-
-    async def _close(self, decision: Close) -> None:
-        if self.connection.ended is None:
-            code, reason = legal_code(decision.code), legal_reason(decision.reason)
-            self._end(DropReason.GUARD_CLOSED, decision.end, code, reason)
-            await self.sending.close(code, reason, keep_errors=True)
-
-    async def _admit(self, scope: Scope, send: Send) -> bool:
-        """Ask the policies; deny for them."""
-        handshake: Handshake | None = None
-        if self._dispatch.observers or self.options.policies:
-            handshake = handshake_of(scope)
-            self.tell((Opened(self.connection_id, self.loop.time(), handshake),))
-        if handshake is None or not self.options.policies:
-            return True
-        policy, decision = await admit(self.options.policies, handshake)
-        if isinstance(decision, Allow):
-            return True
-        self._tell_policy(policy, "deny", decision.reason)
-        self.tell(self.connection.deny(self.loop.time(), status=decision.end, response_status=decision.status))
-        try:
-            await _deny(decision, send, can_answer=handshake.can_deny)
-        except Exception as error:
-            if not peer_lost(error):
-                raise
-        self.has_ended()
-        return False
 
     def _close_books(self, error: BaseException | None) -> tuple[Event, ...]:
         """Pass from the live connections to those that are over."""
@@ -548,28 +446,19 @@ class Session:
             self.is_zombie = True
             self.tell(self.connection.outlive(self.loop.time(), self.books()))
 
-    def _end(self, because: DropReason, status: CloseStatus, code: int | None, reason: str = "") -> None:
+    def end(self, because: DropReason, status: CloseStatus, code: int | None, reason: str = "") -> None:
+        """
+        End the connection, unless it has ended.
+
+        Args:
+            because: What ends it.
+            status: The class of the end.
+            code: Close code, None when there is none.
+            reason: Close reason.
+        """
         now = self.loop.time()
         self.tell(self.connection.end(now, because=because, status=status, code=code, reason=reason))
-
-    def _tell_policy(self, policy: str, decision: str, reason: str) -> None:
-        self.tell((PolicyApplied(self.connection_id, self.loop.time(), policy, decision, reason),))
-
-
-def _described(message: Message) -> tuple[Literal["text", "binary"], int]:
-    return "binary" if message.get("text") is None else "text", payload_size(message)
 
 
 def _name(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__qualname__
-
-
-async def _deny(decision: Deny, send: Send, *, can_answer: bool) -> None:
-    """Send the denial, in one go: uvicorn's websockets implementation loses a body that comes a turn later."""
-    if not can_answer:
-        await send({"type": "websocket.close", "code": int(CloseCode.POLICY_VIOLATION), "reason": ""})
-        return
-    length = (b"content-length", str(len(decision.body)).encode("ascii"))
-    headers = [*decision.headers, length]
-    await send({"type": "websocket.http.response.start", "status": decision.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": decision.body})

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from asgi_ws_guard import Books, Deny, Event, Statistics, Tally, WebSocketGuardMiddleware
-from asgi_ws_guard._ledger import MAX_ROUTES, Account, Ledger
+from asgi_ws_guard._account import Account
+from asgi_ws_guard._ledger import MAX_ROUTES, Ledger
 from asgi_ws_guard._plugin import OVERFLOW
 from asgi_ws_guard._session import Session
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
