@@ -179,7 +179,9 @@ def make_send(outbound: Outbound, server_send: Send) -> Send:
         is_plain = False
         try:
             if message["type"] == sendable and (
-                message["text"].__class__ is str if "bytes" not in message else _is_one_payload(message)
+                message["text"].__class__ is str
+                if "bytes" not in message
+                else ("text" not in message and message["bytes"].__class__ is bytes) or _is_one_payload(message)
             ):
                 is_plain = True
                 await server_send(message)
@@ -207,7 +209,9 @@ def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
         is_plain = False
         try:
             if message["type"] == sendable and (
-                message["text"].__class__ is str if "bytes" not in message else _is_one_payload(message)
+                message["text"].__class__ is str
+                if "bytes" not in message
+                else ("text" not in message and message["bytes"].__class__ is bytes) or _is_one_payload(message)
             ):
                 text = message.get("text")
                 if text is None:
@@ -241,7 +245,9 @@ def make_tracked_send(outbound: Outbound, server_send: Send, in_flight: set[Awai
         is_plain = False
         try:
             if message["type"] == sendable and (
-                message["text"].__class__ is str if "bytes" not in message else _is_one_payload(message)
+                message["text"].__class__ is str
+                if "bytes" not in message
+                else ("text" not in message and message["bytes"].__class__ is bytes) or _is_one_payload(message)
             ):
                 is_plain = True
                 awaitable = server_send(message)
