@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from quart import Quart
 
 from asgi_ws_guard import WebSocketGuardMiddleware
+from asgi_ws_guard.plugins.otel import attributes
 from asgi_ws_guard.testing import ScriptedServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,3 +85,24 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_folder_table_names_every_module() -> None:
+    """The table of docs/architecture.md has every module of the package and every plugin, and nothing else."""
+    package = ROOT / "asgi_ws_guard"
+    there = {path.name for path in package.glob("*.py")} | {"py.typed"}
+    there |= {f"plugins/{path.name}" for path in (package / "plugins").glob("*.py") if path.name != "__init__.py"}
+    there |= {f"plugins/{path.parent.name}/" for path in (package / "plugins").glob("*/__init__.py")}
+    there |= {f"{path.parent.name}/" for path in package.glob("*/__init__.py")} - {"plugins/"}
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("## Folder table")[2].partition("## ")[0]
+    cells = "".join(row.split("|")[2] for row in table.splitlines() if row.count("|") > 3)
+    assert set(re.findall(r"`([^`]+)`", cells)) == there
+
+
+def test_every_name_of_telemetry_is_documented() -> None:
+    """Each attribute that a span, metric or log record may have stands in docs/telemetry.md."""
+    page = (ROOT / "docs" / "telemetry.md").read_text()
+    words = {value for name, value in vars(attributes).items() if name.isupper() and isinstance(value, str)}
+    names = {word.rstrip(".") for word in words if "." in word and not word.startswith("https:")}
+    assert len(names) > 40
+    assert [name for name in sorted(names) if name not in page] == []
