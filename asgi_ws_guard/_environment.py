@@ -18,6 +18,7 @@ from ._exceptions import ConfigurationError
 from ._layers import is_guarded
 from ._middleware import WebSocketGuardMiddleware
 from ._target import TargetError, load_application, load_target
+from ._types import Receive, Scope, Send
 
 PREFIX = "ASGI_WS_GUARD_"
 APP = PREFIX + "APP"
@@ -36,11 +37,13 @@ class Variable:
         read: Makes the value of the text; raises ValueError or KeyError when it cannot.
         allowed: What the text may be, for the sentence about a wrong one.
         is_secret: The value stands in no message.
+        names_objects: Reading it imports modules of the application.
     """
 
     read: Callable[[str], object]
     allowed: str
     is_secret: bool = False
+    names_objects: bool = False
 
 
 def _or_none(read: Callable[[str], object]) -> Callable[[str], object]:
@@ -73,9 +76,9 @@ VARIABLES: Mapping[str, Variable] = {
     "send_timeout_s": Variable(_or_none(float), "a number of seconds, more than 0, or none"),
     "close_on_return": Variable(_or_none(int), _CODE),
     "close_on_error": Variable(_or_none(int), _CODE),
-    "observers": Variable(_objects("default", None), f"default, none, or {_NAMES}"),
-    "policies": Variable(_objects("none", ()), f"none, or {_NAMES}"),
-    "adapters": Variable(_objects("auto", "auto"), f"auto, none, or {_NAMES}"),
+    "observers": Variable(_objects("default", None), f"default, none, or {_NAMES}", names_objects=True),
+    "policies": Variable(_objects("none", ()), f"none, or {_NAMES}", names_objects=True),
+    "adapters": Variable(_objects("auto", "auto"), f"auto, none, or {_NAMES}", names_objects=True),
 }
 """Each option of the constructor: how its variable is read."""
 
@@ -118,6 +121,17 @@ def read_options(environment: Mapping[str, str]) -> dict[str, Any]:
         except (KeyError, ValueError):
             raise _wrong(option, text) from None
     return options
+
+
+def check_texts(environment: Mapping[str, str]) -> None:
+    """
+    Check the variables before there is a server process that could: their names, and every value that names no object.
+
+    Raises:
+        VariableError: One is wrong.
+    """
+    unimported = {variable_of(option) for option, variable in VARIABLES.items() if variable.names_objects}
+    guard(_nothing, {name: text for name, text in environment.items() if name not in unimported})
 
 
 def guard(app: Callable[..., object], environment: Mapping[str, str]) -> Callable[..., object]:
@@ -172,6 +186,10 @@ def leave(error: TargetError | ConfigurationError) -> NoReturn:
     sys.stderr.write(f"asgi-ws-guard: {error}\n")
     sys.stderr.flush()
     raise SystemExit(EXIT_STATUS)
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Be an application."""
 
 
 def _wrong(option: str, text: str) -> VariableError:

@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import wrapt
@@ -110,7 +111,7 @@ class Hooks:
         """Hook every server, those that are imported now and those that are imported later."""
         self._is_in = True
         for hook in HOOKS:
-            wrapt.register_post_import_hook(lambda module, hook=hook: self._apply(hook, module), hook.module)
+            wrapt.register_post_import_hook(partial(self._apply, hook), hook.module)
 
     def take_out(self) -> None:
         """Give every server its own callable back; what has been loaded stays guarded."""

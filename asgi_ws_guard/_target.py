@@ -68,7 +68,7 @@ def load_application(target: str) -> Callable[..., object]:
     Raises:
         TargetError: There is none of that name, or what is there takes other arguments.
     """
-    application = load_target(target)
+    application: object = load_target(target)
     if not callable(application):
         raise TargetError(f"what is there is no ASGI application but {_kind(application)}")
     if not (_takes(application, 3) or _takes(application, 1)):

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Collection
 from typing import Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from ._environment import guard, leave
 from ._exceptions import ConfigurationError
@@ -21,7 +21,7 @@ from ._hooks import Hooks
 __all__ = ["WebSocketGuardInstrumentor"]
 
 
-class WebSocketGuardInstrumentor(BaseInstrumentor):
+class WebSocketGuardInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
     Guard every application that uvicorn, hypercorn, daphne or granian loads from now on.
 

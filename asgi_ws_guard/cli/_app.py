@@ -15,8 +15,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from .._exceptions import ConfigurationError
 from ._demo import run_demo
 from ._report import Report, as_table
+from ._run import NAMES, RunError, become, command
 from ._server import ServerError
 
 app = typer.Typer(
@@ -68,6 +70,28 @@ def demo(
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(1) from None
     show(report, as_json=as_json)
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str, typer.Argument(metavar="APPLICATION", help="package.module:app, or package.module:create()")
+    ],
+    server_options: Annotated[
+        list[str] | None, typer.Argument(metavar="-- OPTIONS", help="The server's own options, after --.")
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(NAMES)}; without it the first of these that is installed."),
+    ] = None,
+) -> None:
+    """Start an application, behind the guard, with a server's own command line."""
+    try:
+        process = command(target, server, server_options or [])
+    except (RunError, ConfigurationError) as error:
+        typer.secho(f"asgi-ws-guard: {error}", err=True, fg="red")
+        raise typer.Exit(2) from None
+    raise typer.Exit(become(process))
 
 
 def show(report: Report, *, as_json: bool) -> None:

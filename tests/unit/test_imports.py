@@ -93,6 +93,7 @@ TABLE = {
     "cli._demo_server": "rest",
     "cli._pages": "rest",
     "cli._report": "rest",
+    "cli._run": "rest",
     "cli._server": "rest",
 }
 
