@@ -37,17 +37,17 @@ class Hook:
         versions: Versions in which the callable was seen; each has a test in tests/interop/test_from_outside.py.
         module: Where the callable stands.
         name: Its name there, dotted.
-        wrapper: Makes what replaces it, for a guard.
+        wrapper: Makes what replaces it, for a guard and a seed.
     """
 
     server: str
     versions: str
     module: str
     name: str
-    wrapper: Callable[[Guard], Wrapper]
+    wrapper: Callable[[Guard, object], Wrapper]
 
 
-def _after_uvicorn_loads(guard: Guard) -> Wrapper:
+def _after_uvicorn_loads(guard: Guard, _: object) -> Wrapper:
     """``Config.load()`` leaves the application in ``loaded_app``: after the factory, the WSGI and ASGI 2 shims."""
 
     def wrapper(load: Callable[..., Any], config: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -61,10 +61,10 @@ def _after_uvicorn_loads(guard: Guard) -> Wrapper:
     return wrapper
 
 
-def _after(attribute: str) -> Callable[[Guard], Wrapper]:
+def _after(attribute: str) -> Callable[[Guard, object], Wrapper]:
     """Guard what a constructor has stored in *attribute*."""
 
-    def for_guard(guard: Guard) -> Wrapper:
+    def for_guard(guard: Guard, _: object) -> Wrapper:
         def wrapper(init: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             init(*args, **kwargs)
             setattr(instance, attribute, guard(getattr(instance, attribute)))
@@ -74,11 +74,31 @@ def _after(attribute: str) -> Callable[[Guard], Wrapper]:
     return for_guard
 
 
-def _first_argument(guard: Guard) -> Wrapper:
+def _first_argument(guard: Guard, _: object) -> Wrapper:
     """Guard the application that is the first argument."""
 
     def wrapper(call: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return call(guard(args[0]), *args[1:], **kwargs)
+
+    return wrapper
+
+
+def _seed_instance(_: Guard, seed: object) -> Wrapper:
+    """Let a configuration that its constructor has made carry the seed to the workers."""
+
+    def wrapper(init: Callable[..., Any], config: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        init(*args, **kwargs)
+        config._asgi_ws_guard = seed
+
+    return wrapper
+
+
+def _seed_argument(_: Guard, seed: object) -> Wrapper:
+    """Let the configuration that is the first argument carry the seed to the workers."""
+
+    def wrapper(run: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args[0]._asgi_ws_guard = seed
+        return run(*args, **kwargs)
 
     return wrapper
 
@@ -91,6 +111,10 @@ HOOKS: tuple[Hook, ...] = (
     Hook("granian", "2.8", "granian.server.mp", "_asgi_call_wrap", _first_argument),
     Hook("granian", "2.8", "granian.server.mt", "_asgi_call_wrap", _first_argument),
     Hook("granian", "2.8", "granian.server.embed", "_asgi_call_wrap", _first_argument),
+    # hypercorn always, and uvicorn with --workers or --reload, spawn new interpreters and pickle the configuration.
+    # opentelemetry-instrumentation 0.50 hides itself from them; later it does not, and this does no harm.
+    Hook("uvicorn", "0.54", "uvicorn.config", "Config.__init__", _seed_instance),
+    Hook("hypercorn", "0.18", "hypercorn.run", "run", _seed_argument),
 )
 
 
@@ -100,10 +124,12 @@ class Hooks:
 
     Args:
         guard: What to do with each application that a server loads.
+        seed: An object that puts the hooks in where it is unpickled: in a worker that a server has spawned.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, seed: object) -> None:
         self._guard = guard
+        self._seed = seed
         self._is_in = False
         self._undo: list[tuple[Any, str, Any]] = []
 
@@ -135,4 +161,4 @@ class Hooks:
         if isinstance(original, wrapt.FunctionWrapper):
             return
         self._undo.append((owner, name, original))
-        setattr(owner, name, wrapt.FunctionWrapper(original, hook.wrapper(self._guard)))
+        setattr(owner, name, wrapt.FunctionWrapper(original, hook.wrapper(self._guard, self._seed)))

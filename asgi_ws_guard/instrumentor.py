@@ -36,12 +36,25 @@ class WebSocketGuardInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
-        self._hooks = Hooks(_guard)
+        self._hooks = Hooks(_guard, _Seed())
         self._hooks.put_in()
 
     def _uninstrument(self, **kwargs: Any) -> None:
         if self._hooks is not None:
             self._hooks.take_out()
+
+
+class _Seed:
+    """Instruments the process in which it is unpickled, when it was pickled in one that is instrumented."""
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[bool]]:
+        return _grow, (WebSocketGuardInstrumentor().is_instrumented_by_opentelemetry,)
+
+
+def _grow(is_instrumented: bool) -> None:
+    instrumentor = WebSocketGuardInstrumentor()
+    if is_instrumented and not instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.instrument()
 
 
 def _guard(app: Callable[..., object]) -> Callable[..., object]:
