@@ -17,6 +17,10 @@ from rich.console import Console
 
 from .._exceptions import ConfigurationError
 from ._demo import run_demo
+from ._doctor import DoctorError, examine
+from ._findings import as_dict as findings_as_dict
+from ._findings import as_table as findings_as_table
+from ._findings import critical
 from ._report import Report, as_table
 from ._run import NAMES, RunError, become, command
 from ._server import ServerError
@@ -27,6 +31,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+_TARGET_HELP = "package.module:app, or package.module:create()"
 
 
 def _show_version(value: bool) -> None:
@@ -74,9 +81,7 @@ def demo(
 
 @app.command()
 def run(
-    target: Annotated[
-        str, typer.Argument(metavar="APPLICATION", help="package.module:app, or package.module:create()")
-    ],
+    target: Annotated[str, typer.Argument(metavar="APPLICATION", help=_TARGET_HELP)],
     server_options: Annotated[
         list[str] | None, typer.Argument(metavar="-- OPTIONS", help="The server's own options, after --.")
     ] = None,
@@ -92,6 +97,28 @@ def run(
         typer.secho(f"asgi-ws-guard: {error}", err=True, fg="red")
         raise typer.Exit(2) from None
     raise typer.Exit(become(process))
+
+
+@app.command()
+def doctor(
+    target: Annotated[str, typer.Argument(metavar="APPLICATION", help=_TARGET_HELP)],
+    connections: Annotated[
+        int | None, typer.Option(min=1, help="How many connections one server process shall hold.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Look at an application, the installed servers and this machine, and say what will go wrong."""
+    try:
+        findings = examine(target, connections)
+    except DoctorError as error:
+        typer.secho(f"asgi-ws-guard: {error}", err=True, fg="red")
+        raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(json.dumps(findings_as_dict(target, findings), indent=2))
+    else:
+        Console().print(findings_as_table(target, findings))
+    if critical(findings):
+        raise typer.Exit(1)
 
 
 def show(report: Report, *, as_json: bool) -> None:
