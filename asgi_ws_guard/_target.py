@@ -128,5 +128,5 @@ def _takes(thing: Callable[..., object], arguments: int) -> bool:
 def _kind(thing: object) -> str:
     kind = type(thing)
     if inspect.isroutine(thing):
-        return f"the function {thing.__qualname__}{inspect.signature(thing)}"
+        return f"the function {thing.__qualname__}"
     return f"an object of {kind.__module__}.{kind.__qualname__}"
