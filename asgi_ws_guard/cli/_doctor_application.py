@@ -165,8 +165,9 @@ def _wraps_send(kind: type) -> bool:
     if not isinstance(function, ast.AsyncFunctionDef) or len(function.args.args) < 4:
         return False
     scope, _, send = (argument.arg for argument in function.args.args[1:4])
-    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and len(node.args) == 3]
-    return any(_is_name(call.args[0], scope) and not _is_name(call.args[2], send) for call in calls)
+    awaited = [node.value for node in ast.walk(function) if isinstance(node, ast.Await)]
+    calls = [node.args for node in awaited if isinstance(node, ast.Call) and len(node.args) == 3]
+    return any(_is_name(first, scope) and not _is_name(last, send) for first, _, last in calls)
 
 
 def _is_name(node: ast.expr, name: str) -> bool:

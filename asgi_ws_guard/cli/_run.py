@@ -24,13 +24,13 @@ class RunError(Exception):
     """The server cannot be started; the text says what to do."""
 
 
-def _plain(options: Sequence[str]) -> list[str]:
+def _plain(options: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     return []
 
 
-def _granian(options: Sequence[str]) -> list[str]:
+def _granian(options: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Granian serves RSGI unless it is told otherwise: add the interface that is missing, refuse a wrong one."""
-    asked = _value_of("--interface", options) or os.environ.get("GRANIAN_INTERFACE")
+    asked = _value_of("--interface", options) or environment.get("GRANIAN_INTERFACE")
     if asked is None:
         return ["--interface", "asgi"]
     if asked not in _INTERFACES:
@@ -45,11 +45,11 @@ class ServerCommand:
 
     Attributes:
         name: The server's module, and its distribution.
-        missing_options: Gives the options that the server needs, in view of those that were given.
+        missing_options: Gives the options that the server needs, in view of those that were given, and of variables.
     """
 
     name: str
-    missing_options: Callable[[Sequence[str]], list[str]] = _plain
+    missing_options: Callable[[Sequence[str], Mapping[str, str]], list[str]] = _plain
 
     @property
     def is_installed(self) -> bool:
@@ -104,7 +104,8 @@ def command(
     if is_factory and not target.endswith("()"):
         target += "()"
     arguments = [sys.executable, "-m", server.name, f"asgi_ws_guard.wrap:{attribute}"]
-    return Command([*arguments, *server.missing_options(options), *options], {**environment, APP: target})
+    missing = server.missing_options(options, environment)
+    return Command([*arguments, *missing, *options], {**environment, APP: target})
 
 
 def become(process: Command) -> int:
@@ -136,7 +137,7 @@ def _choose(name: str | None) -> ServerCommand:
 def _value_of(option: str, options: Sequence[str]) -> str | None:
     """Return what is given to *option*, as ``--option value`` or ``--option=value``; the last one counts."""
     value = None
-    for word, following in zip(options, [*options[1:], ""], strict=True):
+    for word, following in zip(options, [*options[1:], ""], strict=False):
         if word == option:
             value = following
         elif word.startswith(f"{option}="):

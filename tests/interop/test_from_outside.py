@@ -138,10 +138,16 @@ async def refresh_a_room(port: int) -> None:
 def refresh_and_read(running: Running, ends: str) -> str:
     """Refresh a room, wait until the log tells the end of every connection, and return the log."""
     asyncio.run(refresh_a_room(running.port))
-    deadline = time.monotonic() + TIMEOUT_S
-    while running.log.count(ends) <= PAGES and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(running, ends, PAGES + 1)
     return running.log  # before the server is stopped: hypercorn then logs what it cancels
+
+
+def wait_for(running: Running, text: str, times: int) -> None:
+    """Wait until a text stands so many times in the log; fail when it does not come."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while running.log.count(text) < times:
+        assert time.monotonic() < deadline, f"{text} stands {running.log.count(text)} times in the log"
+        time.sleep(0.02)
 
 
 @ways
@@ -293,3 +299,12 @@ def test_the_current_folder_is_importable(server: Server, tmp_path: Path) -> Non
     (tmp_path / "here.py").write_text((HERE / "probe_outside.py").read_text())
     with start(server, "asgi_ws_guard.wrap:app", tmp_path, env={"ASGI_WS_GUARD_APP": "here:app"}) as running:
         assert ask(running.port)["is_guarded"]
+
+
+def test_the_instrumentation_of_fastapi_goes_on(tmp_path: Path) -> None:
+    """In the same stack OpenTelemetry makes its spans of every message, and the application is clean."""
+    env = {"OTEL_TRACES_EXPORTER": "console", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    with serve(INSTRUMENT, UVICORN_SANSIO, CHAT, tmp_path, env=env) as running:
+        log = refresh_and_read(running, "websocket closed")
+        assert LogCounts.of(log) == CLEAN, log
+        wait_for(running, ' websocket send",\n', PAGES)

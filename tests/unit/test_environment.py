@@ -56,7 +56,7 @@ def test_every_option_has_its_variable() -> None:
 
 def test_the_default_of_every_option_can_be_written() -> None:
     """A default, as README writes it, is read as itself."""
-    for option, default in WebSocketGuardMiddleware.__init__.__kwdefaults__.items():
+    for option, default in (WebSocketGuardMiddleware.__init__.__kwdefaults__ or {}).items():
         text = "default" if option == "observers" else "none" if default in (None, ()) else str(default)
         assert read(option, text) == default
 
@@ -164,7 +164,7 @@ def test_an_unknown_variable_is_named() -> None:
 
 def test_a_secret_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that holds a secret does not show its value."""
-    monkeypatch.setitem(VARIABLES, "watch", Variable(int, "a number", is_secret=True))  # type: ignore[arg-type]
+    monkeypatch.setitem(VARIABLES, "watch", Variable(int, "a number", is_secret=True))
     with pytest.raises(ConfigurationError) as info:
         read_options({"ASGI_WS_GUARD_WATCH": "hunter2"})
     assert "hunter2" not in str(info.value)
