@@ -1,4 +1,4 @@
-"""`asgi_ws_guard.wrap`: made at import, from the environment. tests/interop/test_from_outside.py lets servers import it."""
+"""`asgi_ws_guard.wrap`: made at import, from the environment. Real servers: tests/interop/test_from_outside.py."""
 
 from __future__ import annotations
 
