@@ -22,7 +22,8 @@ from ._types import Receive, Scope, Send
 
 PREFIX = "ASGI_WS_GUARD_"
 APP = PREFIX + "APP"
-EXIT_STATUS = 2  # of a process that is told what it cannot do, as argparse and typer have it
+# uvicorn 0.54 and gunicorn take this status of a worker for "it would fail again" and end; any other starts it again.
+STARTUP_FAILURE = 3
 
 _log = logging.getLogger("asgi_ws_guard")
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -181,11 +182,10 @@ def leave(error: TargetError | ConfigurationError) -> NoReturn:
     A server catches `Exception` here and there and prints tracebacks; it catches no `SystemExit`.
 
     Raises:
-        SystemExit: with status 2.
+        SystemExit: with status 3.
     """
     sys.stderr.write(f"asgi-ws-guard: {error}\n")
-    sys.stderr.flush()
-    raise SystemExit(EXIT_STATUS)
+    raise SystemExit(STARTUP_FAILURE)
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:

@@ -268,7 +268,7 @@ WRONG = [
     ({"ASGI_WS_GUARD_APP": PROBE, "ASGI_WS_GUARD_WATCH": "x"}, "ASGI_WS_GUARD_WATCH='x' is not allowed: expected true"),
 ]
 # Measured: hypercorn 0.18 loses the status of its workers, granian 2.8 makes 1 of every status.
-STATUS = {"uvicorn-sansio": 2, "hypercorn": 0, "daphne": 2, "granian": 1}
+STATUS = {"uvicorn-sansio": 3, "hypercorn": 0, "daphne": 3, "granian": 1}
 
 
 @servers
@@ -277,20 +277,32 @@ def test_a_wrong_variable_ends_every_server_with_one_sentence(
     server: Server, env: Mapping[str, str], sentence: str, tmp_path: Path
 ) -> None:
     """At its start, without a traceback, and with the sentence on stderr once."""
-    words = [word.format(port=free_port(), app="asgi_ws_guard.wrap:app") for word in server.command]
+    done = start_and_end(server.command, env, tmp_path)
+    assert done.returncode == STATUS[server.name]
+    assert done.stderr.count(f"asgi-ws-guard: {sentence}") == 1, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_uvicorn_does_not_start_its_workers_again(tmp_path: Path) -> None:
+    """The status says that they would fail again: the server ends, and does not repeat the sentence for ever."""
+    done = start_and_end((*UVICORN_SANSIO.command, "--workers", "2"), {}, tmp_path)
+    assert "failed to start, stopping the parent process" in done.stderr
+    assert 1 <= done.stderr.count("asgi-ws-guard: ASGI_WS_GUARD_APP is not set") <= 2
+
+
+def start_and_end(command: tuple[str, ...], env: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Let a server import `wrap` with these variables alone, and wait until it has ended by itself."""
+    words = [word.format(port=free_port(), app="asgi_ws_guard.wrap:app") for word in command]
     clean = {name: text for name, text in os.environ.items() if not name.startswith("ASGI_WS_GUARD_")}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, *words],
         env={**clean, "PYTHONPATH": os.pathsep.join([str(HERE), str(REPOSITORY)]), **env},
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
         check=False,
     )
-    assert done.returncode == STATUS[server.name]
-    assert done.stderr.count(f"asgi-ws-guard: {sentence}") == 1, done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
 
 
 @servers

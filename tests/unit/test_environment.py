@@ -220,5 +220,5 @@ def test_leaving_is_one_line_and_a_status(capsys: pytest.CaptureFixture[str]) ->
     """No traceback: a server lets `SystemExit` pass."""
     with pytest.raises(SystemExit) as info:
         leave(TargetError("gone"))
-    assert info.value.code == 2
+    assert info.value.code == 3
     assert capsys.readouterr() == ("", "asgi-ws-guard: gone\n")

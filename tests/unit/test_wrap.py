@@ -67,7 +67,7 @@ def test_a_wrong_variable_ends_the_import(
         monkeypatch.setenv(name, text)
     with pytest.raises(SystemExit) as info:
         wrap()
-    assert info.value.code == 2
+    assert info.value.code == 3
     output, errors = capsys.readouterr()
     assert output == ""
     assert errors.startswith(f"asgi-ws-guard: {sentence}")
