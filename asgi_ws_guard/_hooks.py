@@ -50,13 +50,12 @@ class Hook:
 def _after_uvicorn_loads(guard: Guard, _: object) -> Wrapper:
     """``Config.load()`` leaves the application in ``loaded_app``: after the factory, the WSGI and ASGI 2 shims."""
 
-    def wrapper(load: Callable[..., Any], config: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = load(*args, **kwargs)
+    def wrapper(load: Callable[..., Any], config: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        load(*args, **kwargs)
         holder, name = config, "loaded_app"
         while type(getattr(holder, name)).__module__ in _UVICORN_OWN:
             holder, name = getattr(holder, name), "app"
         setattr(holder, name, guard(getattr(holder, name)))
-        return result
 
     return wrapper
 

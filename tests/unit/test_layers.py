@@ -44,6 +44,7 @@ def test_what_is_wrapped_is_found(name: str) -> None:
 def test_the_middleware_of_starlette_is_found() -> None:
     """Also before it is built, with its options, from the outside in."""
     api = FastAPI()
+    api.__dict__["app"] = WebSocketGuardMiddleware(app)  # something of its own: it wraps nothing
     api.add_middleware(CORSMiddleware, allow_origins=["*"])
     assert not is_guarded(api)
     api.add_middleware(WebSocketGuardMiddleware)
