@@ -157,7 +157,5 @@ class Hooks:
             version = importlib.metadata.version(hook.server)
             _log.warning("%s %s is not known: its applications are not guarded from outside", hook.server, version)
             return
-        if isinstance(original, wrapt.FunctionWrapper):
-            return
         self._undo.append((owner, name, original))
         setattr(owner, name, wrapt.FunctionWrapper(original, hook.wrapper(self._guard, self._seed)))

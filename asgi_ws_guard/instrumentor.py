@@ -29,7 +29,7 @@ class WebSocketGuardInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     servers their own functions back; applications that are running keep their guard.
     """
 
-    _hooks: Hooks | None = None
+    _hooks: Hooks
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return nothing: each server is hooked when, and if, it is imported."""
@@ -40,8 +40,7 @@ class WebSocketGuardInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._hooks.put_in()
 
     def _uninstrument(self, **kwargs: Any) -> None:
-        if self._hooks is not None:
-            self._hooks.take_out()
+        self._hooks.take_out()
 
 
 class _Seed:

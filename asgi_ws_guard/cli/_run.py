@@ -115,8 +115,6 @@ def become(process: Command) -> int:
     Returns:
         The server's exit status, where this process outlives it.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
     if os.name != "nt":
         os.execve(process.arguments[0], process.arguments, process.environment)  # noqa: S606 - there is no shell
     return subprocess.call(process.arguments, env=process.environment)

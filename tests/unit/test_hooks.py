@@ -190,11 +190,27 @@ def test_an_unknown_version_is_one_warning(
 ) -> None:
     """A server whose function has moved can be imported all the same."""
     (hook,) = [hook for hook in HOOKS if hook.server == "daphne"]
-    assert instrumentor._hooks is not None
     instrumentor._hooks._apply(hook, ModuleType(hook.module))
     (message,) = caplog.messages
     assert message.startswith("daphne 4.")
     assert message.endswith("is not known: its applications are not guarded from outside")
+
+
+def test_a_server_that_is_imported_later_is_hooked_while_it_is_in(instrumentor: WebSocketGuardInstrumentor) -> None:
+    """And left alone once the hooks were taken out, although Python still calls them at its import."""
+    (hook,) = [hook for hook in HOOKS if hook.server == "daphne"]
+
+    class Server:
+        def __init__(self, application: Any) -> None:
+            self.application = application
+
+    module = ModuleType(hook.module)
+    module.__dict__["Server"] = Server
+    instrumentor._hooks._apply(hook, module)
+    assert type(Server(app).application) is WebSocketGuardMiddleware
+    instrumentor.uninstrument()
+    instrumentor._hooks._apply(hook, module)
+    assert Server(app).application is app
 
 
 def test_a_worker_is_hooked_by_what_it_is_given(instrumentor: WebSocketGuardInstrumentor) -> None:
