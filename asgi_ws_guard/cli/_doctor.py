@@ -50,8 +50,7 @@ def examine(target: str, connections: int | None) -> list[Finding]:
 
 
 def _import(target: str) -> Callable[..., object]:
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as the servers do
+    sys.path.insert(0, os.getcwd())  # as the servers do
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what the application prints is no finding
             return load_application(target)

@@ -384,6 +384,14 @@ def test_a_bad_path_is_one_sentence(target: str, sentence: str) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_the_current_folder_is_importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is for the servers, also for a command that stands elsewhere."""
+    (tmp_path / "only_doctors.py").write_text("async def app(scope, receive, send): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    assert call("only_doctors:app").exit_code == 0
+
+
 def test_a_module_that_fails_is_one_sentence(tmp_path: Path) -> None:
     """It names the error and its place; what the module prints is no part of the report."""
     (tmp_path / "fails.py").write_text("print('loading')\n1 / 0\n")
