@@ -116,7 +116,7 @@ def _middleware(layer: Layer, *, is_outside: bool, is_inside: bool) -> Iterator[
 
 def _spans(layer: Layer) -> Iterator[Finding]:
     held = getattr(layer.item, "__dict__", {})
-    excluded: object = ()
+    excluded: object
     if layer.name == _OPEN_TELEMETRY:
         names = [name for name in ("receive", "send") if held.get(f"exclude_{name}_span")]
         excluded = names if layer.item is not None else layer.options.get("exclude_spans")
