@@ -130,6 +130,30 @@ def test_a_middleware_without_source_is_not_judged() -> None:
     assert whats(space["Hidden"](app), "builtins.Hidden") == []
 
 
+class Older:
+    """A middleware of ASGI 2: it is given no send yet."""
+
+    def __init__(self, app: object) -> None:
+        self.app = app
+
+    def __call__(self, scope: Scope) -> Any:
+        """Go on with the scope."""
+        return self.app
+
+
+class Named(Older):
+    """A middleware whose arguments nobody can tell apart."""
+
+    async def __call__(self, *arguments: Any) -> None:
+        """Pass on."""
+
+
+@pytest.mark.parametrize("kind", [Older, Named])
+def test_a_middleware_of_another_form_is_not_judged(kind: type[Older]) -> None:
+    """There is no send to look for."""
+    assert whats(kind(app), f"{HERE}.{kind.__name__}") == []
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "why"),
     [
@@ -277,7 +301,8 @@ def test_uvicorn_is_asked_what_it_will_take(
     chosen = None if module is None else type("Protocol", (), {"__module__": module})
     auto = importlib.import_module("uvicorn.protocols.websockets.auto")
     monkeypatch.setattr(auto, "AutoWebSocketsProtocol", chosen)
-    assert servers()["uvicorn", what].level is level
+    found = [finding for (name, _), finding in servers().items() if name == "uvicorn"]
+    assert [(finding.level, finding.what) for finding in found] == [(level, what)]
 
 
 def test_hypercorn_is_asked_for_its_pings(monkeypatch: pytest.MonkeyPatch) -> None:
