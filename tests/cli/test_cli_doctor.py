@@ -390,6 +390,8 @@ def test_the_table_shows_what_why_and_remedy(monkeypatch: pytest.MonkeyPatch) ->
         "--websocket-ping-interval 20, or websocket_ping_interval = 20 in its configuration",
     ]
     assert "│ fastapi " in done.stdout
+    heads = next(line for line in done.stdout.splitlines() if "remedy" in line)
+    assert [cell.strip() for cell in heads.split("┃")[1:-1]] == ["", "subject", "what", "why", "remedy"]
 
 
 @pytest.mark.parametrize(
