@@ -80,6 +80,8 @@ VARIABLES: Mapping[str, Variable] = {
     "observers": Variable(_objects("default", None), f"default, none, or {_NAMES}", names_objects=True),
     "policies": Variable(_objects("none", ()), f"none, or {_NAMES}", names_objects=True),
     "adapters": Variable(_objects("auto", "auto"), f"auto, none, or {_NAMES}", names_objects=True),
+    "health_path": Variable(_or_none(str), "a path that begins with /, or none"),
+    "health_token": Variable(_or_none(str), "a token, or none", is_secret=True),
 }
 """Each option of the constructor: how its variable is read."""
 
