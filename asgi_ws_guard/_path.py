@@ -32,6 +32,7 @@ from ._types import Message, Receive, Send
 
 GRANT = 1024
 """Forwarded messages between two looks at whether the event loop got a turn. Rarely enough to cost nothing."""
+_UNSEEN = GRANT - 1
 
 
 class Counts(NamedTuple):
@@ -140,7 +141,7 @@ class Path:
             beside: Messages to count with which it was due.
         """
         cell = self._cell("sent")
-        cell.cell_contents = Ticks(GRANT - 1, cell.cell_contents.counted + beside)
+        cell.cell_contents = Ticks(_UNSEEN, cell.cell_contents.counted + beside)
 
     def report_each(self) -> None:
         """Make `Outbound.granted` due for every message from now on; none is counted here any more."""
