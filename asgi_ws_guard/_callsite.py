@@ -52,6 +52,7 @@ _NOT_THE_APPLICATION = frozenset(
     }
 )
 _GUARD = __name__.partition(".")[0]
+_ADAPTERS = f"{_GUARD}.adapters."
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 
@@ -68,11 +69,16 @@ def call_site() -> CallSite | None:
         frame = frame.f_back
     while frame is not None and frame.f_code.co_flags & _COROUTINE:
         package = _package(frame)
-        if package not in _NOT_THE_APPLICATION and package not in sys.stdlib_module_names:
+        is_ours = _module(frame).startswith(_ADAPTERS)
+        if package not in _NOT_THE_APPLICATION and package not in sys.stdlib_module_names and not is_ours:
             return CallSite(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None
 
 
 def _package(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return _module(frame).partition(".")[0]
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))

@@ -11,22 +11,26 @@ import asyncio
 import inspect
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 from weakref import WeakKeyDictionary
 
 from asgiref.compatibility import guarantee_single_callable
 
+from ._adapter import HANDLE_KEY
 from ._dispatch import Dispatch
 from ._events import Books
 from ._exceptions import ConfigurationError
 from ._ledger import Ledger
 from ._loops import AsyncioLoop, TrioLoop, running_loop
-from ._options import Adapter, LateSends, check_adapters, check_observers, check_options
+from ._options import Apply, LateSends, check_adapters, check_observers, check_options
 from ._plugin import MessagePolicy, Observer, Policy
-from ._scope import HANDLE_KEY, whole_scope
+from ._scope import whole_scope
 from ._session import Session
 from ._types import ASGIApp, Receive, Scope, Send
 from ._watch import Watch
+
+if TYPE_CHECKING:
+    from .adapters import Waiting
 
 
 class WebSocketGuardMiddleware:
@@ -47,7 +51,8 @@ class WebSocketGuardMiddleware:
         close_on_error: Close code when an exception leaves the handler; None: leave it to the server.
         observers: Callables that hear every event; None: `Telemetry`, `LogContext`, `StructlogObserver`; (): none.
         policies: Objects with a method ``admit`` or ``message`` that are asked before.
-        adapters: Callables that are called once, now; "auto": those of the frameworks that are imported.
+        adapters: Names of adapters, applied as soon as their frameworks are imported, and callables, called once, now;
+            "auto": all that there are; (): none.
         health_path: Answer http requests at this path and below it as `health_app` does; None: answer none.
         health_token: The token of that `health_app`; None: no list of connections.
 
@@ -68,7 +73,7 @@ class WebSocketGuardMiddleware:
         close_on_error: int | None = 1011,
         observers: Iterable[Observer] | None = None,
         policies: Iterable[Policy | MessagePolicy] = (),
-        adapters: Literal["auto"] | Sequence[Adapter] = "auto",
+        adapters: Literal["auto"] | Sequence[str | Apply] = "auto",
         health_path: str | None = None,
         health_token: str | None = None,
     ) -> None:
@@ -90,8 +95,7 @@ class WebSocketGuardMiddleware:
         self._ledger = Ledger(self._dispatch)
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watch] = WeakKeyDictionary()
         self._trio_watch: Watch | None = None
-        for adapter in check_adapters(adapters):
-            adapter()
+        self._adapters = _apply(adapters)
         self._dispatch.attach(self._ledger)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,6 +107,7 @@ class WebSocketGuardMiddleware:
                 if scope.get("type") == "lifespan":
                     self._dispatch.flush()
             return
+        self._adapters.look()
         whole = whole_scope(scope)
         session = Session(
             secrets.token_hex(8),
@@ -172,6 +177,18 @@ def _single_callable(app: Callable[..., object]) -> ASGIApp:
     if inspect.isclass(app) and hasattr(app, "__await__"):
         return cast(ASGIApp, app)
     return cast(ASGIApp, guarantee_single_callable(app))  # type: ignore[no-untyped-call]
+
+
+def _apply(adapters: object) -> Waiting:
+    """Apply the adapters, and give those that wait for their frameworks."""
+    from .adapters import KNOWN, Waiting
+
+    names, others = check_adapters(adapters, KNOWN)
+    waiting = Waiting(names)
+    waiting.look()
+    for apply in others:
+        apply()
+    return waiting
 
 
 def _default_observers() -> tuple[Observer, ...]:

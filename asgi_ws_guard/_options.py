@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,8 +17,8 @@ from ._exceptions import ConfigurationError
 from ._plugin import MessagePolicy, Observer, Policy
 
 LateSends = Literal["drop", "raise"]
-Adapter = Callable[[], object]
-"""Makes one framework's own object hand late messages down to the guard; called once, when a guard is built."""
+Apply = Callable[[], object]
+"""An adapter of the application's own; called once, when a guard is built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,21 +90,30 @@ def check_observers(observers: object) -> tuple[Observer, ...]:
     return heard
 
 
-def check_adapters(adapters: object) -> tuple[Adapter, ...]:
+def check_adapters(adapters: object, known: Collection[str]) -> tuple[tuple[str, ...], tuple[Apply, ...]]:
     """
     Check the adapters.
 
+    Args:
+        adapters: The option.
+        known: Names of the adapters that there are.
+
     Returns:
-        The adapters to apply; for "auto" those that belong to the frameworks that are imported.
+        The names, for "auto" all of them, and the callables.
 
     Raises:
-        ConfigurationError: It is neither "auto" nor a sequence of callables.
+        ConfigurationError: It is neither "auto" nor a sequence of known names and callables.
     """
-    if adapters == "auto":
-        return ()
-    if not isinstance(adapters, Sequence) or isinstance(adapters, str | bytes) or not all(map(callable, adapters)):
-        raise ConfigurationError("adapters", adapters, "'auto' or a sequence of callables without arguments")
-    return tuple(adapters)
+    if isinstance(adapters, str) and adapters == "auto":
+        return tuple(known), ()
+    allowed = f"'auto' or a sequence of callables without arguments and of names: {', '.join(sorted(known))}"
+    if not isinstance(adapters, Sequence) or isinstance(adapters, str | bytes):
+        raise ConfigurationError("adapters", adapters, allowed)
+    names = tuple(one for one in adapters if isinstance(one, str) and one in known)
+    others = tuple(one for one in adapters if not isinstance(one, str) and callable(one))
+    if len(names) + len(others) < len(adapters):
+        raise ConfigurationError("adapters", adapters, allowed)
+    return names, others
 
 
 def _policies(policies: object) -> tuple[Any, ...]:

@@ -13,9 +13,6 @@ from ._events import Handshake
 from ._state import DENIAL_EXTENSION
 from ._types import Scope
 
-HANDLE_KEY = "asgi_ws_guard.connection"
-"""Where the handle on the connection stands in the application's scope."""
-
 
 def whole_scope(scope: Scope) -> dict[str, Any]:
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from ._adapter import HANDLE_KEY
 from ._close import CloseCode, CloseStatus, Initiator
 from ._connection import Connection, End
 from ._edge import without_disconnects
@@ -31,7 +32,7 @@ from ._path import Path
 from ._policing import admits
 from ._receiving import Receiving
 from ._route import route_of
-from ._scope import HANDLE_KEY, can_deny, handshake_of
+from ._scope import can_deny, handshake_of
 from ._sending import Sending
 from ._servers import cancel_loses_messages
 from ._state import State

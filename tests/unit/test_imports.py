@@ -26,6 +26,7 @@ TABLE = {
     "_events": "core",
     "_state": "core",
     "_connection": "core",
+    "_adapter": "seam",
     "_plugin": "seam",
     "_account": "shell",
     "_admission": "shell",
@@ -61,6 +62,11 @@ TABLE = {
     "testing": "rest",
     "wrap": "rest",
     "adapters": "rest",
+    "adapters.blacksheep": "rest",
+    "adapters.falcon": "rest",
+    "adapters.litestar": "rest",
+    "adapters.quart": "rest",
+    "adapters.starlette": "rest",
     "plugins": "rest",
     "plugins.health": "rest",
     "plugins.health._app": "rest",
@@ -109,6 +115,8 @@ UPWARD = {
     # `health_path` joins these two, which do not know each other; the same place, inside a function.
     ("_middleware", "plugins.health"),
     ("_middleware", "plugins.registry"),
+    # `adapters="auto"` stands for the adapters: the front door applies them, inside a function, and keeps which wait.
+    ("_middleware", "adapters"),
 }
 """Arrows that may turn upwards, each with its reason."""
 

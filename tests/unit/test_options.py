@@ -88,7 +88,9 @@ CODE = "a close code that may be sent (1000 to 1014, 3000 to 4999), or None"
 OBSERVERS = "an iterable of callables, or None"
 POLICIES = "an iterable of policies"
 METHODS = "objects with a method 'admit' or 'message'"
-ADAPTERS = "'auto' or a sequence of callables without arguments"
+ADAPTERS = (
+    "'auto' or a sequence of callables without arguments and of names: blacksheep, falcon, litestar, quart, starlette"
+)
 
 NO_SECONDS = [-1, -0.001, math.nan, math.inf, -math.inf, True, False, "1", "", b"1", [], 1j, decimal.Decimal(1)]
 NO_CODES = [
@@ -100,7 +102,7 @@ NO_WORDS: list[Any] = [None, "", "Drop", "ignore", b"drop", True, 0, ["drop"], {
 NO_TRUTHS: list[Any] = [None, 0, 1, "yes", "", [], 1.0]
 NO_OBSERVERS: list[Any] = [5, True, "structlog", b"x", observe, Recorder(), Recorder]
 NO_POLICIES: list[Any] = [None, 5, True, "admit", b"x", Admits(), Admits]
-NO_ADAPTERS: list[Any] = [None, 5, "", "none", "Auto", b"auto", passed, {1}, [5], ["auto"]]
+NO_ADAPTERS: list[Any] = [None, 5, "", "none", "Auto", b"auto", passed, {1}, [5], ["auto"], ["Quart"], ["quart", 5]]
 
 WRONG: list[tuple[str, Any, str]] = [
     *[("late_sends", value, DROP_OR_RAISE) for value in NO_WORDS],
@@ -275,7 +277,7 @@ def test_policies_of_both_sorts() -> None:
 
 
 def test_adapters_are_called_once() -> None:
-    """Each adapter is called when the guard is built, without arguments, in order; "auto" and () call none here."""
+    """Each adapter is called when the guard is built, without arguments, in order; "auto" and () call none."""
     called: list[str] = []
     guard(adapters=[lambda: called.append("a"), lambda: called.append("b")])
     assert called == ["a", "b"]

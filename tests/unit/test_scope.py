@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from asgi_ws_guard import Handshake
-from asgi_ws_guard._scope import HANDLE_KEY, can_deny, handshake_of, whole_scope
+from asgi_ws_guard._adapter import HANDLE_KEY
+from asgi_ws_guard._scope import can_deny, handshake_of, whole_scope
 
 FULL: dict[str, Any] = {
     "type": "websocket",
