@@ -19,6 +19,7 @@ _PEER_LEFT = (
     ("litestar.exceptions", "WebSocketDisconnect"),
     ("falcon", "WebSocketDisconnected"),
     ("blacksheep.server.websocket", "WebSocketDisconnectError"),
+    ("quart.wrappers.base", "ClientDisconnectedError"),
 )
 """Modules and names of the types by which frameworks say that the peer is gone."""
 _REFUSED = (("starlette.websockets", "WebSocketDisconnected"),)

@@ -1,8 +1,8 @@
 """
 The handle on a connection: what a handler may know of it, and the context variable that leads there.
 
-Beside the record of what the adapters replaced, the context variable is the only global of this package. A session sets it for its handler; the tasks that the handler
-creates inherit it.
+Beside the record of what the adapters replaced, the context variable is the only global of this package. A session sets
+it for its handler; the tasks that the handler creates inherit it.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def patches() -> tuple[Patch, ...]:
     """
     app: Any = sys.modules["falcon.asgi.app"]
     own = app.WebSocket
-    framework: Any = sys.modules[own.__module__]
+    framework: Any = sys.modules["falcon.asgi.ws"]
     guarded = _guarded(own, framework._WebSocketState.CLOSED, app.WebSocketDisconnected)
 
     def web_socket(ver: str, scope: Scope, receive: Receive, *rest: Any, **options: Any) -> Any:

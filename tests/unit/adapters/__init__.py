@@ -1,0 +1,1 @@
+"""The adapters: what each framework refuses by itself, and that with its adapter it goes down to the guard."""

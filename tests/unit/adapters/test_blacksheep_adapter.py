@@ -1,0 +1,215 @@
+"""The adapter of BlackSheep. The texts are those of BlackSheep 2.3.0 to 2.6.4."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from blacksheep import WebSocket
+from blacksheep.server.websocket import WebSocketDisconnectError, WebSocketState
+
+from asgi_ws_guard import ConnectionClosed, HandlerOutlived
+from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
+from asgi_ws_guard.adapters import install, uninstall
+
+from .visits import STOPPED_BY_S, Handler, Tries, Visit, forever, visit
+
+CALLS = ("send_text", "send_bytes", "send_json", "receive_text", "receive_bytes", "receive_json")
+STATE = (
+    "InvalidWebSocketStateError: Invalid {} state of the WebSocket connection. "
+    "Expected state: WebSocketState.{}. Current state: WebSocketState.{}."
+)
+REFUSED_SEND = STATE.format("client", "CONNECTED", "DISCONNECTED")
+REFUSED_RECEIVE = STATE.format("application", "CONNECTED", "DISCONNECTED")
+REFUSED_ACCEPT = STATE.format("client", "CONNECTING", "DISCONNECTED")
+BY_ITSELF = {label: REFUSED_SEND if label.startswith("send") else REFUSED_RECEIVE for label in CALLS}
+
+
+def make_app(handler: Handler) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await handler(WebSocket(scope, receive, send))
+
+    return app
+
+
+def calls(websocket: Any) -> dict[str, Any]:
+    """Give one late call of each sort."""
+    return {
+        "send_text": lambda: websocket.send_text("x"),
+        "send_bytes": lambda: websocket.send_bytes(b"x"),
+        "send_json": lambda: websocket.send_json({}),
+        "receive_text": websocket.receive_text,
+        "receive_bytes": websocket.receive_bytes,
+        "receive_json": websocket.receive_json,
+    }
+
+
+async def end(websocket: Any, *, leaves: bool) -> None:
+    """Accept, let the connection end, and read the disconnect."""
+    await websocket.accept()
+    if not leaves:
+        await websocket.close(4001, "bye")
+    with pytest.raises(WebSocketDisconnectError):
+        await websocket.receive_text()
+
+
+def tried(*, leaves: bool, **options: Any) -> tuple[dict[str, str], Visit]:
+    """Make every late call once, and give what each gave."""
+    tries = Tries()
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=leaves)
+        for label, call in calls(websocket).items():
+            await tries(label, call())
+
+    done = visit(make_app, handler, leaves=leaves, **options)
+    return tries.outcomes, done
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_blacksheep_refuses_by_itself(leaves: bool) -> None:
+    """Once the disconnect was read a guard hears of nothing."""
+    outcomes, done = tried(leaves=leaves, adapters=())
+    assert outcomes == BY_ITSELF
+    assert done.late == []
+
+
+@pytest.mark.parametrize(("leaves", "code", "why"), [(False, 4001, "app_closed"), (True, 4321, "client_disconnected")])
+def test_late_calls_go_down_to_the_guard(leaves: bool, code: int, why: str) -> None:
+    """Sends are dropped, counted and reported; receives give the disconnect again, with the code of the end."""
+    outcomes, done = tried(leaves=leaves)
+    assert outcomes == {
+        label: "ok" if label.startswith("send") else f"WebSocketDisconnectError {code}" for label in CALLS
+    }
+    assert done.late == [("websocket.send", why)]
+    assert done.dropped == {why: 3}
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_uninstalled_it_refuses_again(leaves: bool) -> None:
+    """Every attribute is BlackSheep's own again, and so is every text."""
+    own = dict(vars(WebSocket))
+    tried(leaves=leaves)
+    assert dict(vars(WebSocket)) != own
+    uninstall("blacksheep")
+    assert dict(vars(WebSocket)) == own
+    assert tried(leaves=leaves, adapters=())[0] == BY_ITSELF
+
+
+def test_a_connection_without_a_guard_is_refused_as_ever() -> None:
+    """The adapter is in place, and looks only at connections that carry a guard."""
+    install("blacksheep")
+    assert tried(leaves=True, guarded=False)[0] == BY_ITSELF
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize("label", ["send_text", "receive_text"])
+def test_a_handler_that_catches_everything_is_stopped(label: str, leaves: bool) -> None:
+    """G4: raised in, then cancelled, whatever it does."""
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=leaves)
+        await forever(calls(websocket)[label])
+
+    done = visit(make_app, handler, leaves=leaves)
+    assert done.stopped == ["raised", "cancelled"]
+    assert done.took_s is not None
+    assert done.took_s < STOPPED_BY_S
+
+
+@pytest.mark.parametrize("label", ["send_text", "receive_text"])
+def test_a_handler_that_never_sleeps_does_not_stop_the_loop(label: str) -> None:
+    """Without the adapter nothing else would run in this process any more, this test included."""
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=True)
+        await forever(calls(websocket)[label], pause_s=None)
+
+    assert visit(make_app, handler, leaves=True, real_time=True).stopped == ["raised", "cancelled"]
+
+
+def test_without_the_adapter_it_is_never_stopped() -> None:
+    """BlackSheep refuses above the guard, so that nothing shows what the handler does."""
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=True)
+        await forever(calls(websocket)["send_text"])
+
+    done = visit(make_app, handler, leaves=True, adapters=())
+    assert done.stopped == []
+    assert done.took_s is None
+    assert done.seen.of(HandlerOutlived)
+
+
+@pytest.mark.parametrize("label", ["send_text", "receive_text"])
+def test_the_guards_patience_ends_in_blacksheeps_way(label: str) -> None:
+    """What is raised where BlackSheep would refuse is its disconnect error, with the code of the end."""
+    caught: list[WebSocketDisconnectError] = []
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=True)
+        while True:
+            try:
+                await calls(websocket)[label]()
+            except WebSocketDisconnectError as error:
+                caught.append(error)
+                if isinstance(error.__cause__, ConnectionClosed):
+                    raise
+            await asyncio.sleep(0.1)
+
+    done = visit(make_app, handler, leaves=True)
+    assert done.error is None
+    assert done.stopped == ["raised"]
+    assert caught[-1].code == 4321
+
+
+def test_states_and_a_second_accept_stay_blacksheeps() -> None:
+    """A late call changes no state, and a second accept stays refused."""
+    tries = Tries()
+    states: list[WebSocketState] = []
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=True)
+        await websocket.send_text("x")
+        states.extend((websocket.client_state, websocket.application_state))
+        await tries("accept", websocket.accept())
+
+    visit(make_app, handler, leaves=True)
+    assert states == [WebSocketState.DISCONNECTED] * 2
+    assert tries.outcomes == {"accept": REFUSED_ACCEPT}
+
+
+def test_misuse_before_the_accept_stays_loud() -> None:
+    """It is not late."""
+    tries = Tries()
+
+    async def handler(websocket: Any) -> None:
+        for label in ("send_text", "receive_text"):
+            await tries(label, calls(websocket)[label]())
+
+    visit(make_app, handler)
+    assert tries.outcomes == {
+        "send_text": STATE.format("client", "CONNECTED", "CONNECTING"),
+        "receive_text": STATE.format("application", "CONNECTED", "CONNECTING"),
+    }
+
+
+def test_an_end_that_the_guard_does_not_know_is_blacksheeps() -> None:
+    """Where a middleware between the two makes a disconnect up, BlackSheep refuses as ever."""
+    tries = Tries()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def made_up() -> Any:
+            message = await receive()
+            return message if message["type"] == "websocket.connect" else {"type": "websocket.disconnect", "code": 1000}
+
+        websocket: Any = WebSocket(scope, made_up, send)
+        await websocket.accept()
+        with pytest.raises(WebSocketDisconnectError):
+            await websocket.receive()
+        for label, call in calls(websocket).items():
+            await tries(label, call())
+
+    visit(lambda handler: app, lambda websocket: asyncio.sleep(0), texts=("x",))
+    assert tries.outcomes == BY_ITSELF
