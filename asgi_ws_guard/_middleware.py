@@ -52,7 +52,7 @@ class WebSocketGuardMiddleware:
         observers: Callables that hear every event; None: `Telemetry`, `LogContext`, `StructlogObserver`; (): none.
         policies: Objects with a method ``admit`` or ``message`` that are asked before.
         adapters: Names of adapters, applied as soon as their frameworks are imported, and callables, called once, now;
-            "auto": all that there are; (): none.
+            "auto": all that there are; (): none by this guard.
         health_path: Answer http requests at this path and below it as `health_app` does; None: answer none.
         health_token: The token of that `health_app`; None: no list of connections.
 

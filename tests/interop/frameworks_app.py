@@ -37,8 +37,9 @@ async def stubborn(ws: Any, scenario: str, receive: Callable[[], Awaitable[Any]]
         with contextlib.suppress(Exception):
             while True:
                 await receive()
+    calls: list[Callable[[], Awaitable[Any]]] = [*more, receive, lambda: ws.close(4002)]
     while True:
-        for call in (*more, receive, lambda: ws.close(4002)):
+        for call in calls:
             with contextlib.suppress(Exception):
                 await call()
         await asyncio.sleep(PAUSE_S)
@@ -57,7 +58,7 @@ async def litestar_handler(socket: LitestarWebSocket[Any, Any, Any]) -> None:
 
 async def blacksheep_handler(ws: WebSocket) -> None:
     """Be a handler of BlackSheep."""
-    scenario = (ws.route_values or {})["scenario"]
+    scenario = (ws.route_values or {})["scenario"] or ""
     await stubborn(ws, scenario, ws.receive_text, lambda: ws.send_text("x"))
 
 
@@ -80,7 +81,7 @@ async def quart_handler(scenario: str) -> None:
 
 falcon_app: Any = falcon.asgi.App()
 falcon_app.add_route("/falcon/{scenario}", FalconResource())
-blacksheep_app = Application()
+blacksheep_app: Any = Application()
 blacksheep_app.router.add_ws("/blacksheep/:scenario", blacksheep_handler)
 
 APPS: dict[str, Any] = {

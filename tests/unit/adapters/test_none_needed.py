@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import socketio
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 from sanic import Sanic
 
 from asgi_ws_guard import Closed, LateSend, WebSocketGuardMiddleware
@@ -17,14 +18,14 @@ from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 from .visits import Tries
 
 
-def serve(app: Any, server: ScriptedServer) -> Recorder:
-    """Run one connection to its end, behind a guard without adapters."""
+def serve(app: Any, server: ScriptedServer, *, in_real_time: bool = False) -> Recorder:
+    """Run one connection to its end, behind a guard without adapters; a virtual clock does not wait for threads."""
     seen = Recorder()
 
     async def main() -> None:
         await server.call(WebSocketGuardMiddleware(app, observers=(seen,), adapters=()))
 
-    run(main)
+    asyncio.run(main()) if in_real_time else run(main)
     return seen
 
 
@@ -35,8 +36,6 @@ def test_channels(leaves: bool, code: int, why: str) -> None:
     codes: list[int] = []
 
     class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc, unused-ignore]
-        channel_layer_alias = "none"
-
         async def connect(self) -> None:
             await self.accept()
             if not leaves:
@@ -51,22 +50,12 @@ def test_channels(leaves: bool, code: int, why: str) -> None:
             await tries(f"{where} send", self.send("x"))
             await tries(f"{where} close", self.close(4002))
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        consumer = Consumer()
-        consumer.channel_layer = None
-        consumer.base_send = send
-        while not codes:
-            message = await receive()
-            name = message["type"].replace(".", "_")
-            await getattr(consumer, name if name == "websocket_connect" else "disconnect")(
-                message if name == "websocket_connect" else message["code"]
-            )
-
     server = ScriptedServer()
     server.connect()
-    if leaves:
-        server.disconnect(4321, "cya")
-    seen = serve(app, server)
+    server.disconnect(4321, "cya")
+    if not settings.configured:
+        settings.configure()
+    seen = serve(Consumer.as_asgi(), server, in_real_time=True)
     assert codes == [code]
     assert set(tries.outcomes.values()) == {"ok"}
     assert seen.one(Closed).books.dropped == {why: len(tries.outcomes)}
