@@ -15,7 +15,9 @@ from asgi_ws_guard import WebSocketGuardMiddleware
 
 
 def _guarded(app: Any) -> Any:
-    return WebSocketGuardMiddleware(app, late_sends="raise", close_on_return=None, close_on_error=None, observers=())
+    return WebSocketGuardMiddleware(
+        app, late_sends="raise", close_on_return=None, close_on_error=None, observers=(), adapters=()
+    )
 
 
 def pytest_configure() -> None:

@@ -115,7 +115,10 @@ def test_a_refusal_of_starlette(*, peer_left: bool, monkeypatch: pytest.MonkeyPa
 def framework(module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Exception]]:
     """Give the real class of an installed framework, else a stand-in in a module of that name."""
     if importlib.util.find_spec(module.partition(".")[0]) is not None:
-        kind = getattr(importlib.import_module(module), name)
+        kind = getattr(importlib.import_module(module), name, None)
+    else:
+        kind = None
+    if kind is not None:
         assert issubclass(kind, Exception)
         yield kind
         return
@@ -134,13 +137,14 @@ def framework(module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
         ("litestar.exceptions", "WebSocketDisconnect"),
         ("falcon", "WebSocketDisconnected"),
         ("blacksheep.server.websocket", "WebSocketDisconnectError"),
+        ("quart.wrappers.base", "ClientDisconnectedError"),
     ],
 )
 def test_the_types_of_the_frameworks(module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The type by which a framework says that the connection is gone ends at the guard.
 
-    starlette 1.10, litestar 2.25, falcon 4.4, blacksheep 2.6: their own class where they are installed.
+    starlette 1.10, litestar 2.25, falcon 4.4, blacksheep 2.6, quart 0.23: their own class where such a version is installed.
     """
     with framework(module, name, monkeypatch) as kind:
         error = kind.__new__(kind)

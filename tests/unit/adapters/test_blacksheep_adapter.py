@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
@@ -178,6 +179,15 @@ def test_states_and_a_second_accept_stay_blacksheeps() -> None:
     visit(make_app, handler, leaves=True)
     assert states == [WebSocketState.DISCONNECTED] * 2
     assert tries.outcomes == {"accept": REFUSED_ACCEPT}
+
+
+def test_what_is_replaced_looks_like_the_original() -> None:
+    """By name, by signature, and as a coroutine function."""
+    own = inspect.signature(WebSocket.receive)
+    install("blacksheep")
+    assert inspect.signature(WebSocket.receive) == own
+    assert WebSocket.receive.__name__ == "receive"
+    assert asyncio.iscoroutinefunction(WebSocket.receive)
 
 
 def test_misuse_before_the_accept_stays_loud() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
 from litestar import WebSocket
 from litestar.exceptions import WebSocketDisconnect
 
-from asgi_ws_guard import ConnectionClosed, HandlerOutlived
+from asgi_ws_guard import Closed, ConnectionClosed, HandlerOutlived
 from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 
@@ -187,6 +188,31 @@ def test_iterators_end(leaves: bool) -> None:
 
     assert visit(make_app, handler, leaves=leaves).error is None
     assert rounds == []
+
+
+@pytest.mark.parametrize("label", ["send_text", "close"])
+def test_what_litestar_lets_through_is_raised_as_ever(label: str) -> None:
+    """Where Litestar itself has not seen the end it refuses nothing, and translates nothing."""
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=False)
+        while True:
+            await calls(websocket)[label]()
+            await asyncio.sleep(0.1)
+
+    done = visit(make_app, handler)
+    assert done.error is None
+    assert done.seen.one(Closed).absorbed_type == "ConnectionClosed"
+
+
+def test_what_is_replaced_looks_like_the_original() -> None:
+    """By name and by signature."""
+    names = ("send_wrapper", "receive_wrapper")
+    own = {name: inspect.signature(getattr(WebSocket, name)) for name in names}
+    install("litestar")
+    for name in names:
+        assert inspect.signature(getattr(WebSocket, name)) == own[name]
+        assert getattr(WebSocket, name).__doc__
 
 
 def test_the_state_stays_litestars() -> None:

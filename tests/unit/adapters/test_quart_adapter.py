@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
+import inspect
 from typing import Any
 
 import pytest
@@ -158,6 +159,15 @@ def test_a_handler_that_catches_everything_is_ended_by_quart() -> None:
         await forever(lambda: websocket.send("x"))
 
     assert visit(make_app, handler, leaves=True, leaves_at_s=0.5).took_s is not None
+
+
+def test_what_is_replaced_looks_like_the_original() -> None:
+    """By name and by signature."""
+    names = ("send_data", "close_connection")
+    own = {name: inspect.signature(getattr(ASGIWebsocketConnection, name)) for name in names}
+    install("quart")
+    for name in names:
+        assert inspect.signature(getattr(ASGIWebsocketConnection, name)) == own[name]
 
 
 def test_a_close_before_the_accept_and_a_second_one() -> None:

@@ -340,11 +340,13 @@ def test_an_end_that_the_guard_does_not_know_is_starlettes() -> None:
 def test_after_a_denial() -> None:
     """An application that closes before the accept and forgets to return: reported, and ended by a disconnect."""
     tries = Tries()
+    states: list[WebSocketState] = []
 
     async def handler(websocket: WebSocket) -> None:
         await websocket.close(4403, "no")
         for label in ("receive_text", "send_text", "accept", "receive_text again", "receive"):
             await tries(label, calls(websocket)[label.removesuffix(" again")]())
+        states.extend((websocket.client_state, websocket.application_state))
 
     done = visit(make_app, handler)
     assert tries.outcomes == {
@@ -355,6 +357,25 @@ def test_after_a_denial() -> None:
         "receive": "{'type': 'websocket.disconnect', 'code': 1006}",
     }
     assert done.late == [("websocket.send", "denied")]
+    assert states == [WebSocketState.DISCONNECTED] * 2
+
+
+def test_after_a_denial_by_raw_messages() -> None:
+    """The states follow what is received, from ``websocket.connect`` on."""
+    tries = Tries()
+    states: list[WebSocketState] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.close(4403, "no")
+        for label in ("connect", "disconnect", "again"):
+            await tries(label, websocket.receive())
+            states.append(websocket.client_state)
+
+    visit(make_app, handler)
+    assert tries.outcomes["connect"] == "{'type': 'websocket.connect'}"
+    assert tries.outcomes["disconnect"].startswith("{'type': 'websocket.disconnect'")
+    assert tries.outcomes["again"] == tries.outcomes["disconnect"]
+    assert states == [WebSocketState.CONNECTED, WebSocketState.DISCONNECTED, WebSocketState.DISCONNECTED]
 
 
 def test_a_second_denial_response() -> None:
