@@ -144,7 +144,7 @@ def test_the_types_of_the_frameworks(module: str, name: str, monkeypatch: pytest
     """
     The type by which a framework says that the connection is gone ends at the guard.
 
-    starlette 1.10, litestar 2.25, falcon 4.4, blacksheep 2.6, quart 0.23: their own class where such a version is installed.
+    starlette 1.10, litestar 2.25, falcon 4.4, blacksheep 2.6, quart 0.23: their own class where it is installed.
     """
     with framework(module, name, monkeypatch) as kind:
         error = kind.__new__(kind)

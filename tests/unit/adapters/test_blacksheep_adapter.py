@@ -14,7 +14,7 @@ from asgi_ws_guard import ConnectionClosed, HandlerOutlived
 from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 
-from .visits import STOPPED_BY_S, Handler, Tries, Visit, forever, visit
+from .visits import STOPPED_BY_S, Handler, Tries, Visit, failing_below, forever, visit
 
 CALLS = ("send_text", "send_bytes", "send_json", "receive_text", "receive_bytes", "receive_json")
 STATE = (
@@ -223,3 +223,15 @@ def test_an_end_that_the_guard_does_not_know_is_blacksheeps() -> None:
 
     visit(lambda handler: app, lambda websocket: asyncio.sleep(0), texts=("x",))
     assert tries.outcomes == BY_ITSELF
+
+
+def test_a_late_send_that_fails_below() -> None:
+    """An `OSError` that is not the guard's is a lost connection too, of which no code is known."""
+    tries = Tries()
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=True)
+        await tries("send", websocket.send_text("x"))
+
+    visit(lambda handler: failing_below(make_app(handler)), handler, leaves=True)
+    assert tries.outcomes == {"send": "WebSocketDisconnectError 1006"}

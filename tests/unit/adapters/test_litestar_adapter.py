@@ -14,7 +14,7 @@ from asgi_ws_guard import Closed, ConnectionClosed, HandlerOutlived
 from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 
-from .visits import STOPPED_BY_S, Handler, Tries, Visit, forever, visit
+from .visits import STOPPED_BY_S, Handler, Tries, Visit, failing_below, forever, visit
 
 CALLS = ("send_text", "close", "receive_text", "receive")
 REFUSED = "WebSocketDisconnect 1000"  # whatever the code of the end is; text: "connection is disconnected"
@@ -205,6 +205,18 @@ def test_what_litestar_lets_through_is_raised_as_ever(label: str) -> None:
     assert done.seen.one(Closed).absorbed_type == "ConnectionClosed"
 
 
+def test_the_first_receive_after_the_own_close_is_litestars() -> None:
+    """It gives the event, of which Litestar's readers make an exception with another text."""
+    received: list[Any] = []
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=False)
+        received.append(await websocket.receive())
+
+    visit(make_app, handler)
+    assert received == [{"type": "websocket.disconnect", "code": 4001, "reason": "bye"}]
+
+
 def test_what_is_replaced_looks_like_the_original() -> None:
     """By name and by signature."""
     names = ("send_wrapper", "receive_wrapper")
@@ -258,3 +270,15 @@ def test_misuse_stays_loud() -> None:
 
     visit(make_app, handler)
     assert tries.outcomes["accept"].startswith("ProtocolError: ")
+
+
+def test_a_late_send_that_fails_below() -> None:
+    """An `OSError` that is not the guard's is a lost connection too, of which no code is known."""
+    tries = Tries()
+
+    async def handler(websocket: Any) -> None:
+        await end(websocket, leaves=True)
+        await tries("send", websocket.send_text("x"))
+
+    visit(lambda handler: failing_below(make_app(handler)), handler, leaves=True)
+    assert tries.outcomes == {"send": "WebSocketDisconnect 1006"}

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import importlib.metadata
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from quart import Quart, websocket
 from quart.asgi import ASGIWebsocketConnection
 
-from asgi_ws_guard._types import ASGIApp
+from asgi_ws_guard._adapter import HANDLE_KEY
+from asgi_ws_guard._types import ASGIApp, Message
 from asgi_ws_guard.adapters import install, uninstall
+from asgi_ws_guard.testing import run
 
 from .visits import Handler, Tries, Visit, forever, visit
 
@@ -181,3 +184,44 @@ def test_a_close_before_the_accept_and_a_second_one() -> None:
     done = visit(make_app, handler)
     assert tries.outcomes == {"close": "ok", "again": "ok"}
     assert done.late == [("websocket.close", "denied")]
+
+
+@pytest.mark.parametrize("data", ["x", b"x"])
+@pytest.mark.parametrize(("disconnected", "ended"), [(True, True), (True, False), (False, True)])
+def test_only_what_quart_refuses_goes_another_way(data: str | bytes, disconnected: bool, ended: bool) -> None:
+    """A send on a connection of which Quart 0.23 has read the disconnect, and of which the guard knows the end."""
+    install("quart")
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def main() -> bool:
+        handle = SimpleNamespace(initiator="client" if ended else None)
+        connection: Any = SimpleNamespace(_disconnected=disconnected, scope={HANDLE_KEY: handle})
+        with contextlib.suppress(Exception):
+            await ASGIWebsocketConnection.send_data(connection, send, data)  # type: ignore[arg-type]
+        return not sent
+
+    refused = run(main)
+    assert refused is (REFUSES_SENDS and disconnected and not ended)
+    kind = "text" if isinstance(data, str) else "bytes"
+    if disconnected and ended:
+        assert sent == [{"type": "websocket.send", kind: data}]
+    elif not refused:
+        assert sent == [{"type": "websocket.send", "text": None, "bytes": None} | {kind: data}]
+
+
+def test_a_first_close_is_quarts() -> None:
+    """Late or not: Quart takes note of it, so that it does not close once more by itself."""
+    install("quart")
+    connection: Any = SimpleNamespace(_closed=False, scope={HANDLE_KEY: SimpleNamespace(initiator="client")})
+
+    async def send(message: Message) -> None:
+        assert message["type"] == "websocket.close"
+
+    async def main() -> None:
+        await ASGIWebsocketConnection.close_connection(connection, send, 1000, "")  # type: ignore[arg-type]
+
+    run(main)
+    assert connection._closed

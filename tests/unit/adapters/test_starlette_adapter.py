@@ -19,7 +19,7 @@ from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
-from .visits import STOPPED_BY_S, Handler, Tries, Visit, forever, visit
+from .visits import STOPPED_BY_S, Handler, Tries, Visit, failing_below, forever, visit
 
 REFUSED_SEND = 'Cannot call "send" once a close message has been sent.'
 REFUSED_RECEIVE = 'Cannot call "receive" once a disconnect message has been received.'
@@ -448,3 +448,15 @@ def test_what_is_replaced_looks_like_the_original() -> None:
         assert getattr(WebSocket, name).__name__ == name
         assert asyncio.iscoroutinefunction(getattr(WebSocket, name))
         assert isinstance(getattr(MagicMock(spec=WebSocket), name), AsyncMock)
+
+
+def test_a_late_send_that_fails_below() -> None:
+    """An `OSError` that is not the guard's is a lost connection too, of which no code is known."""
+    tries = Tries()
+
+    async def handler(websocket: WebSocket) -> None:
+        await end(websocket, leaves=False)
+        await tries("send", websocket.send_text("x"))
+
+    visit(lambda handler: failing_below(make_app(handler)), handler, leaves=False)
+    assert tries.outcomes == {"send": "WebSocketDisconnect 1006"}

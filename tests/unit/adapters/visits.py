@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asgi_ws_guard import Closed, HandlerStopped, LateSend, WebSocketGuardMiddleware
-from asgi_ws_guard._types import ASGIApp
+from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
 LINGER_S = 3.0  # more than the second in which the guard waits for what the server may still deliver
@@ -130,6 +130,20 @@ def visit(
         return Visit(server, seen, error, took_s)
 
     return asyncio.run(main()) if real_time else run(main)
+
+
+def failing_below(app: ASGIApp) -> ASGIApp:
+    """Put something between an application and its guard whose every send but the accept and the close fails."""
+
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        async def fail(message: Message) -> None:
+            if message["type"] == "websocket.send":
+                raise OSError("not the guard's")
+            await send(message)
+
+        await app(scope, receive, fail)
+
+    return between
 
 
 async def forever(call: Callable[[], Awaitable[Any]], pause_s: float | None = 0.1) -> None:
