@@ -10,7 +10,7 @@ import pytest
 from blacksheep import WebSocket
 from blacksheep.server.websocket import WebSocketDisconnectError, WebSocketState
 
-from asgi_ws_guard import ConnectionClosed, HandlerOutlived
+from asgi_ws_guard import Closed, ConnectionClosed, HandlerOutlived
 from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 
@@ -186,8 +186,9 @@ def test_what_is_replaced_looks_like_the_original() -> None:
     own = inspect.signature(WebSocket.receive)
     install("blacksheep")
     assert inspect.signature(WebSocket.receive) == own
-    assert WebSocket.receive.__name__ == "receive"
-    assert asyncio.iscoroutinefunction(WebSocket.receive)
+    for name in ("receive", "_send_message"):
+        assert getattr(WebSocket, name).__name__ == name
+        assert asyncio.iscoroutinefunction(getattr(WebSocket, name))
 
 
 def test_misuse_before_the_accept_stays_loud() -> None:
@@ -235,3 +236,34 @@ def test_a_late_send_that_fails_below() -> None:
 
     visit(lambda handler: failing_below(make_app(handler)), handler, leaves=True)
     assert tries.outcomes == {"send": "WebSocketDisconnectError 1006"}
+
+
+def test_what_blacksheep_lets_through_is_raised_as_ever() -> None:
+    """Where BlackSheep itself has not seen the end it refuses nothing, and translates nothing."""
+
+    async def handler(websocket: Any) -> None:
+        await websocket.accept()
+        await websocket.close(4001, "bye")
+        while True:
+            await websocket.send_text("x")
+            await asyncio.sleep(0.1)
+
+    done = visit(make_app, handler)
+    assert done.error is None
+    assert done.seen.one(Closed).absorbed_type == "ConnectionClosed"
+
+
+def test_after_a_denial_it_refuses_as_ever() -> None:
+    """A denied connection was never connected in BlackSheep's eyes: that is no disconnect, but misuse."""
+    tries = Tries()
+
+    async def handler(websocket: Any) -> None:
+        await websocket.close(4403, "no")
+        for label in ("send_text", "receive_text"):
+            await tries(label, calls(websocket)[label]())
+
+    visit(make_app, handler)
+    assert tries.outcomes == {
+        "send_text": STATE.format("client", "CONNECTED", "CONNECTING"),
+        "receive_text": STATE.format("application", "CONNECTED", "CONNECTING"),
+    }
