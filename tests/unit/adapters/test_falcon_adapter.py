@@ -165,6 +165,7 @@ def test_a_guarded_object_is_a_falcon_websocket() -> None:
         assert isinstance(websocket, falcon.asgi.WebSocket)
         assert repr(type(websocket)) == repr(falcon.asgi.WebSocket)
         assert type(websocket).__doc__ == falcon.asgi.WebSocket.__doc__
+        assert not hasattr(websocket, "__dict__")
         seen.append((websocket.unaccepted, websocket.ready, websocket.closed))
         await end(websocket, leaves=False)
         await websocket.send_text("x")
@@ -327,3 +328,19 @@ def test_a_late_send_that_fails_below() -> None:
 
     visit(lambda handler: failing_below(make_app(handler)), handler, leaves=True)
     assert tries.outcomes == {"send": "WebSocketDisconnected 1000"}
+
+
+def test_a_send_that_fails_below_before_the_end_is_falcons() -> None:
+    """Falcon makes its own exception of it and counts as closed, although the guard's connection is open."""
+    tries = Tries()
+    closed: list[bool] = []
+
+    async def handler(websocket: Any) -> None:
+        await websocket.accept()
+        for label in ("first", "second"):
+            await tries(label, websocket.send_text("x"))
+            closed.append(websocket.closed)
+
+    visit(lambda handler: failing_below(make_app(handler)), handler)
+    assert tries.outcomes == {"first": "WebSocketDisconnected 1000", "second": "WebSocketDisconnected 1000"}
+    assert closed == [True, True]

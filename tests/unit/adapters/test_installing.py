@@ -66,6 +66,7 @@ def test_auto_applies_what_is_imported(name: str) -> None:
     assert applied(name)
     uninstall(name)
     assert not applied(name)
+    assert all(applied(other) for other in KNOWN if other != name)
 
 
 def test_none_and_some() -> None:
