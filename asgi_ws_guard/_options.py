@@ -104,13 +104,13 @@ def check_adapters(adapters: object, known: Collection[str]) -> tuple[tuple[str,
     Raises:
         ConfigurationError: It is neither "auto" nor a sequence of known names and callables.
     """
-    if isinstance(adapters, str) and adapters == "auto":
+    if adapters == "auto":
         return tuple(known), ()
     allowed = f"'auto' or a sequence of callables without arguments and of names: {', '.join(sorted(known))}"
     if not isinstance(adapters, Sequence) or isinstance(adapters, str | bytes):
         raise ConfigurationError("adapters", adapters, allowed)
     names = tuple(one for one in adapters if isinstance(one, str) and one in known)
-    others = tuple(one for one in adapters if not isinstance(one, str) and callable(one))
+    others = tuple(one for one in adapters if callable(one))
     if len(names) + len(others) < len(adapters):
         raise ConfigurationError("adapters", adapters, allowed)
     return names, others

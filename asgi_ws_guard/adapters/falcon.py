@@ -64,7 +64,7 @@ def _guarded(own: Any, closed: object, disconnected: Any) -> Any:
             return super()._send(msg)
 
         def _receive(self) -> Any:
-            if self._state is closed and has_ended(self.guard_scope):
+            if self._state is closed:  # else `_require_accepted` had raised
                 return self._receive_late()
             return super()._receive()
 

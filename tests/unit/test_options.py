@@ -102,7 +102,21 @@ NO_WORDS: list[Any] = [None, "", "Drop", "ignore", b"drop", True, 0, ["drop"], {
 NO_TRUTHS: list[Any] = [None, 0, 1, "yes", "", [], 1.0]
 NO_OBSERVERS: list[Any] = [5, True, "structlog", b"x", observe, Recorder(), Recorder]
 NO_POLICIES: list[Any] = [None, 5, True, "admit", b"x", Admits(), Admits]
-NO_ADAPTERS: list[Any] = [None, 5, "", "none", "Auto", b"auto", passed, {1}, [5], ["auto"], ["Quart"], ["quart", 5]]
+NO_ADAPTERS: list[Any] = [
+    None,
+    5,
+    "",
+    "none",
+    "Auto",
+    b"auto",
+    passed,
+    {1},
+    [5],
+    ["auto"],
+    ["Quart"],
+    ["quart", 5],
+    [[]],
+]
 
 WRONG: list[tuple[str, Any, str]] = [
     *[("late_sends", value, DROP_OR_RAISE) for value in NO_WORDS],

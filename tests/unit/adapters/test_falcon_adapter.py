@@ -12,7 +12,7 @@ import pytest
 from falcon import WebSocketDisconnected
 
 from asgi_ws_guard import ConnectionClosed, HandlerOutlived
-from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
+from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 
 from .visits import STOPPED_BY_S, Handler, Tries, Visit, failing_below, forever, visit
@@ -341,6 +341,36 @@ def test_a_send_that_fails_below_before_the_end_is_falcons() -> None:
             await tries(label, websocket.send_text("x"))
             closed.append(websocket.closed)
 
-    visit(lambda handler: failing_below(make_app(handler)), handler)
+    app, attempts = make_app(handler), []
+
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        async def fail(message: Message) -> None:
+            if message["type"] == "websocket.send":
+                attempts.append(message)
+                raise OSError("not the guard's")
+            await send(message)
+
+        await app(scope, receive, fail)
+
+    visit(lambda handler: between, handler)
     assert tries.outcomes == {"first": "WebSocketDisconnected 1000", "second": "WebSocketDisconnected 1000"}
     assert closed == [True, True]
+    assert len(attempts) == 1
+
+
+def test_misuse_stays_loud_when_somebody_else_denied() -> None:
+    """A middleware between the two closed the connection: Falcon, which accepted nothing, says so."""
+    tries = Tries()
+
+    async def handler(websocket: Any) -> None:
+        for label in ("send_text", "receive_text"):
+            await tries(label, calls(websocket)[label]())
+
+    app = make_app(handler)
+
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close", "code": 4403})
+        await app(scope, receive, send)
+
+    visit(lambda handler: between, handler)
+    assert tries.outcomes == {"send_text": EARLY, "receive_text": EARLY}
