@@ -122,6 +122,13 @@ def test_frames_of_others_are_skipped(skipped: str) -> None:
     assert answer(through("shop.chat", inner)) == CallSite("/shop.chat.py", 2, "call")
 
 
+def test_an_adapter_above_a_middleware_is_skipped() -> None:
+    """Between the two stands a middleware of somebody else: the adapter's frame is not next to the guard's."""
+    below = through("opentelemetry.instrumentation.asgi", send)
+    adapter = through("starlette.websockets", through("asgi_ws_guard.adapters.starlette", below))
+    assert answer(through("shop.chat", adapter)) == CallSite("/shop.chat.py", 2, "call")
+
+
 @pytest.mark.parametrize("name", ["shop", "shop.asyncio", "my_starlette", "starlette_app", "chat.fastapi", "__main__"])
 def test_frames_of_the_application_are_not_skipped(name: str) -> None:
     """Only the top-level package counts: an application's own module may be named like anything below it."""
