@@ -94,9 +94,9 @@ def quart() -> Any:
 
 
 def channels() -> Any:
-    from channels.routing import URLRouter  # type: ignore[import-untyped]
-    from django.conf import settings  # type: ignore[import-untyped]
-    from django.urls import path  # type: ignore[import-untyped]
+    from channels.routing import URLRouter
+    from django.conf import settings
+    from django.urls import path
 
     if not settings.configured:
         settings.configure()
