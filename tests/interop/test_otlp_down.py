@@ -114,7 +114,8 @@ def test_memory_is_bounded(
     record(providers, 3000)
     assert time.monotonic() - began < 5
     gc.collect()
-    kept = sum(isinstance(one, ReadableSpan) and one.name == "one" for one in gc.get_objects())
+    everything = gc.get_objects()  # not asked for their class: a lazy object of Django's would look for its settings
+    kept = sum(one.name == "one" for one in everything if issubclass(type(one), ReadableSpan))
     assert 16 <= kept <= 64 + 2 * 16
     assert [one for one in lines(caplog) if one[0] != "asgi_ws_guard"] == []
 

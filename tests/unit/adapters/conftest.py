@@ -8,6 +8,8 @@ import pytest
 
 from asgi_ws_guard.adapters import uninstall
 
+uninstall()  # an example that another test imports has a guard; what is a framework's own is looked at in these modules
+
 
 @pytest.fixture(autouse=True)
 def _as_they_are() -> Iterator[None]:
