@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import sys
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextvars import ContextVar
@@ -475,3 +476,17 @@ def test_the_virtual_loop_is_a_loop_like_any_other() -> None:
         assert loop.time() >= 1000
     finally:
         loop.close()
+
+
+def test_the_time_is_finer_than_uvloops_own() -> None:
+    """Events tell microseconds where uvloop counts whole milliseconds, of the same clock."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        before_s = time.monotonic()
+        seen = {AsyncioLoop().time() for _ in range(1000)}
+        assert len(seen) > 100
+        assert before_s <= min(seen) <= max(seen) <= time.monotonic()
+        assert abs(asyncio.get_running_loop().time() - max(seen)) < 0.1
+
+    uvloop.run(main())
