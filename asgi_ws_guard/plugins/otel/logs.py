@@ -53,7 +53,7 @@ class LogsObserver:
         """
         self._provider = logger_provider
         self._logger = _logs.get_logger(names.SCOPE, logger_provider=logger_provider, schema_url=names.SCHEMA_URL)
-        self._live: dict[str, tuple[Context, float, dict[str, Any]]] = {}
+        self._live: dict[str, tuple[Context, int, dict[str, Any]]] = {}
 
     def __call__(self, event: Event, /) -> None:
         """
@@ -72,13 +72,13 @@ class LogsObserver:
                 self._live.pop(event.connection_id, None)
 
     def _emit(self, event: Event) -> None:
-        context, offset_s, labels = self._known(event)
+        context, offset_ns, labels = self._known(event)
         name, values = _described(event)
         bad = isinstance(event, Terminal) and describe.error(event) is not None
         severity = SeverityNumber.WARN if bad or name not in _NORMAL | set(_TERMINAL.values()) else SeverityNumber.INFO
         self._logger.emit(
             LogRecord(
-                timestamp=round((offset_s + event.at_s) * 1e9),
+                timestamp=offset_ns + round(event.at_s * 1e9),
                 observed_timestamp=time.time_ns(),
                 context=context,
                 severity_text=severity.name,
@@ -93,12 +93,12 @@ class LogsObserver:
         provider = self._provider or _logs.get_logger_provider()
         return not type(provider).__module__.startswith("opentelemetry._logs")
 
-    def _known(self, event: Event) -> tuple[Context, float, dict[str, Any]]:
+    def _known(self, event: Event) -> tuple[Context, int, dict[str, Any]]:
         """Give the context, the time of day at 0 s and the route of a connection; keep them from its first event on."""
         known = self._live.get(event.connection_id)
         if known is None:
             context = trace.set_span_in_context(NonRecordingSpan(current_link()), Context())
-            known = (context, time.time() - event.at_s, {})
+            known = (context, time.time_ns() - round(event.at_s * 1e9), {})
             if isinstance(event, Opened):
                 self._live[event.connection_id] = known
         if isinstance(event, Accepted | Terminal):

@@ -58,17 +58,17 @@ class _Traced:
         "events",
         "link",
         "noted_before_close",
-        "offset_s",
+        "offset_ns",
         "omitted",
         "route",
         "span",
         "token",
     )
 
-    def __init__(self, span: Span, offset_s: float) -> None:
+    def __init__(self, span: Span, offset_ns: int) -> None:
         self.span: Span | None = span
         self.link: SpanContext = span.get_span_context()
-        self.offset_s = offset_s
+        self.offset_ns = offset_ns
         self.context: Context | None = None
         self.token: Token[Context] | None = None
         self.accepted_s: float | None = None
@@ -79,7 +79,7 @@ class _Traced:
 
     def at_ns(self, at_s: float) -> int:
         """Give the time of day of a moment of the event loop's clock, in nanoseconds."""
-        return round((self.offset_s + at_s) * 1e9)
+        return self.offset_ns + round(at_s * 1e9)
 
     def note(self, event: Event) -> None:
         """Keep an event for the connection's span, while there is room."""
@@ -171,15 +171,15 @@ class TracingObserver:
         """Start the handshake's span, inside a span that surrounds the guard, else as the child of the client's."""
         before = otel_context.get_current()
         surrounding = trace.get_current_span(before).get_span_context().is_valid
-        offset_s = time.time() - event.at_s
+        at_ns = time.time_ns()
         span = self._tracer.start_span(
             "GET",
             context=None if surrounding else propagate.extract(_carrier(event)),
             kind=SpanKind.INTERNAL if surrounding else SpanKind.SERVER,
             attributes=describe.request(event.connection_id, event.handshake),
-            start_time=round((offset_s + event.at_s) * 1e9),
+            start_time=at_ns,
         )
-        traced = self._live[event.connection_id] = _Traced(span, offset_s)
+        traced = self._live[event.connection_id] = _Traced(span, at_ns - round(event.at_s * 1e9))
         if self._linked:
             link_roots(self._provider or trace.get_tracer_provider())
             traced.context = root_context(traced.link)
