@@ -13,12 +13,13 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from .servers import HOST
 
@@ -52,13 +53,17 @@ class Seen:
 
 
 @contextlib.contextmanager
-def library_client(port: int, path: str) -> Iterator[ClientConnection]:
+def library_client(
+    port: int, path: str, *, headers: Mapping[str, str] | None = None, subprotocols: Sequence[str] = ()
+) -> Iterator[ClientConnection]:
     """
     Connect with the ``websockets`` library, and close at the end of the block.
 
     Args:
         port: Port on 127.0.0.1.
         path: Path with the query.
+        headers: More headers of the handshake.
+        subprotocols: What is offered.
     """
     client = connect(
         f"ws://{HOST}:{port}{path}",
@@ -67,6 +72,8 @@ def library_client(port: int, path: str) -> Iterator[ClientConnection]:
         ping_interval=None,
         compression=None,
         proxy=None,
+        additional_headers=headers,
+        subprotocols=[Subprotocol(one) for one in subprotocols] or None,
     )
     with client:  # websockets 16 types what `with` gives as the base class
         yield client
@@ -123,16 +130,24 @@ class RawPeer:
         port: Port on 127.0.0.1.
         path: Path with the query.
         receive_buffer_bytes: Size of the kernel's receive buffer; None leaves the default.
+        headers: More headers of the handshake.
     """
 
-    def __init__(self, port: int, path: str, *, receive_buffer_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        path: str,
+        *,
+        receive_buffer_bytes: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._socket = socket.socket()
         self._socket.settimeout(OPEN_TIMEOUT_S)
         if receive_buffer_bytes is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         try:
             self._socket.connect((HOST, port))
-            self._socket.sendall(_handshake(port, path))
+            self._socket.sendall(_handshake(port, path, headers or {}))
         except BaseException:
             self._socket.close()
             raise
@@ -168,6 +183,10 @@ class RawPeer:
     def send_close(self, code: int, reason: str = "") -> None:
         """Send a close frame and do not wait for the answer."""
         self._socket.sendall(frame(0x8, struct.pack("!H", code) + reason.encode()))
+
+    def read(self, timeout_s: float) -> bytes:
+        """Read what comes first, empty when nothing does in time, in seconds, or the transport ends."""
+        return self._read(time.monotonic() + timeout_s) or b""
 
     def wait_for_traffic(self, reads: int = 3, timeout_s: float = 5.0) -> None:
         """
@@ -234,11 +253,12 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return bytes((0x80 | opcode, 0x80 | len(payload))) + mask + masked
 
 
-def _handshake(port: int, path: str) -> bytes:
+def _handshake(port: int, path: str, headers: Mapping[str, str]) -> bytes:
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
     ).encode()
 
 

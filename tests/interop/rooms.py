@@ -2,7 +2,7 @@
 The application of these tests: one route for each way in which a connection can end.
 
 It runs behind the guard on a real server. ``ROOMS_TELEMETRY`` chooses where its telemetry goes: ``prometheus`` serves
-it at ``/metrics``, ``otlp`` sends it to ``OTEL_EXPORTER_OTLP_ENDPOINT``.
+it at ``/metrics``, ``otlp`` sends it to ``OTEL_EXPORTER_OTLP_ENDPOINT``. ``ROOMS_MESSAGE_SPANS`` is ``off`` or ``all``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from asgi_ws_guard.plugins.structlog import StructlogObserver
 
 LATE_SENDS = 5
 LINGER_S = 0.4
+STUCK_S = 0.3
+CHUNK = "x" * 65536
 
 app = FastAPI()
 
@@ -89,9 +91,33 @@ async def parked(websocket: WebSocket, room: str) -> None:
     await asyncio.sleep(3600)
 
 
+@app.websocket("/flood/{room}")
+async def flood(websocket: WebSocket, room: str) -> None:
+    """Send without end, and say so when the peer does not take a message for a while."""
+    await websocket.accept()
+    while True:
+        sending = asyncio.ensure_future(websocket.send_text(CHUNK))
+        done, _ = await asyncio.wait([sending], timeout=STUCK_S)
+        if not done:
+            print(f"stuck {room}")
+        await sending
+        if not current_connection().is_open:
+            return
+
+
+@app.websocket("/impatient/{room}")
+async def impatient(websocket: WebSocket, room: str) -> None:
+    """Send until the peer does not take a message for a while, then give up."""
+    await websocket.accept()
+    with contextlib.suppress(asyncio.TimeoutError):
+        while True:
+            await asyncio.wait_for(websocket.send_text(CHUNK), STUCK_S)
+    print(f"gave up {room}")
+
+
 def make_app() -> FastAPI:
     """Put the guard around the application (``--factory``)."""
-    telemetry = Telemetry(exporters=["otlp"]) if os.environ["ROOMS_TELEMETRY"] == "otlp" else _serve_metrics()
+    telemetry = _export() if os.environ["ROOMS_TELEMETRY"] == "otlp" else _serve_metrics()
     observers = (telemetry, LogContext(), StructlogObserver())
     app.add_middleware(WebSocketGuardMiddleware, linger_s=LINGER_S, observers=observers)
     return app
@@ -100,3 +126,9 @@ def make_app() -> FastAPI:
 def _serve_metrics() -> Telemetry:
     app.mount("/metrics", make_asgi_app())
     return Telemetry(meter_provider=MeterProvider(metric_readers=[PrometheusMetricReader()]))
+
+
+def _export() -> Telemetry:
+    return Telemetry(
+        exporters=["otlp"], message_spans="all" if os.environ.get("ROOMS_MESSAGE_SPANS") == "all" else "off"
+    )
