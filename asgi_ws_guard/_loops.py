@@ -105,13 +105,17 @@ class AsyncioLoop:
         """Call in *delay_s* seconds, in an empty context: a timer must not keep a connection's variables alive."""
         return asyncio.get_running_loop().call_later(delay_s, call, context=Context())
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """
-        Start a task in an empty context, so that it never counts as a handler's child.
+        Start a task in a copy of a context.
 
         Not by the loop's task factory: an eager one (3.12) would run it before anybody knows that it runs.
+
+        Args:
+            work: What it does.
+            context: A context that nobody is in.
         """
-        return Context().run(lambda: asyncio.Task(work, loop=asyncio.get_running_loop()))
+        return context.run(lambda: asyncio.Task(work, loop=asyncio.get_running_loop()))
 
 
 class TrioLoop:

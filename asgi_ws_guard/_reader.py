@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import Context
 from typing import Protocol
 
 from ._loops import AsyncioLoop, Flag, TrioLoop
@@ -36,6 +37,10 @@ class Owner(Protocol):
     @property
     def is_over(self) -> bool:
         """Whether nothing more is to be read."""
+
+    @property
+    def context(self) -> Context:
+        """The context in which the server's `receive` is to be called."""
 
     def ahead_full(self, messages: int, size: int) -> None:
         """Take note that the bound is reached."""
@@ -118,7 +123,7 @@ class Reader:
             Whether the pump runs now.
         """
         if not self.running and isinstance(self._loop, AsyncioLoop) and self._has_room():
-            self._task = self._loop.start(self._pump())
+            self._task = self._loop.start(self._pump(), self._owner.context)
         return self.running
 
     async def stop(self) -> None:

@@ -8,9 +8,11 @@ the reader that must be woken although its server never will.
 
 from __future__ import annotations
 
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
 from ._close import CloseCode, Initiator
+from ._handle import _current
 from ._loops import Waker, step
 from ._policing import allows, passes
 from ._reader import MAX_MESSAGES, Reader
@@ -31,6 +33,7 @@ class Receiving:
     """The receiving side of one connection."""
 
     __slots__ = (
+        "_context",
         "_disconnect",
         "_given",
         "_idle_since_s",
@@ -54,6 +57,9 @@ class Receiving:
         self._session = session
         self.read = read
         self._never_direct = never_direct
+        self._context: Context | None = copy_context()
+        if _current.get() is not None:
+            self._context.run(_current.set, None)
         self._reader: Reader | None = None
         self._disconnect: Message | None = None
         self._given = False
@@ -67,6 +73,17 @@ class Receiving:
         if self._reader is None:
             self._reader = Reader(self, self._session.loop, self.read, never_direct=self._never_direct)
         return self._reader
+
+    @property
+    def context(self) -> Context:
+        """
+        The context that the guard was called in, where the guard's own reads belong.
+
+        What stands around the guard may wrap `receive` and rely on its own variables there: a span that
+        opentelemetry-instrumentation-asgi makes for a message would have no parent in an empty one. The handler's
+        context it may not be, or the read would count as that of a child of the handler.
+        """
+        return self._context or Context()
 
     @property
     def is_wanted(self) -> bool:
@@ -222,6 +239,10 @@ class Receiving:
         """Make sure that no read of the guard is pending at the server."""
         if self._reader is not None:
             await self._reader.stop()
+
+    def finish(self) -> None:
+        """Let go of what only an open connection needs: an application may keep its handle for as long as it likes."""
+        self._context = None
 
     @property
     def stop_before_close(self) -> bool:

@@ -203,6 +203,7 @@ class Session:
         self.has_ended()
         self.find_route()
         self._scope = None
+        self.receiving.finish()
         if self.telling is not None:
             self.telling.handled()
         self.tell(self._close_books(error))

@@ -7,6 +7,7 @@ import contextlib
 import sys
 import types
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ CLOSE: Message = {"type": "websocket.close", "code": 4001, "reason": "bye"}
 TEXT: Message = {"type": "websocket.send", "text": "x"}
 SOON_S = IDLE_S + 2 * TICK_S
 """Within this time a handler that does not receive is known not to."""
+
+_variable: ContextVar[str] = ContextVar("_variable", default="nothing")
 
 Handler = Callable[[ScriptedServer, ConnectionHandle, Receive, Send], Awaitable[None]]
 
@@ -55,6 +58,51 @@ def _serve(handler: Handler, *, seen: Recorder | None = None, **options: Any) ->
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+@pytest.mark.usefixtures("_server_kind")
+def test_the_guard_reads_in_the_context_that_it_was_called_in() -> None:
+    """What wraps `receive` around the guard finds its own variables in every read, and nothing of the handler's."""
+    found: list[tuple[str, str]] = []
+
+    async def main() -> None:
+        server = ScriptedServer()
+        handles: list[ConnectionHandle] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            handles.append(scope["asgi_ws_guard.connection"])
+            _variable.set("of the handler")
+            await receive()
+            await send(ACCEPT)
+            await asyncio.sleep(3)
+            server.text("unread")
+            server.disconnect()
+            await handles[0].wait_closed()
+
+        guarded = WebSocketGuardMiddleware(app, observers=())
+
+        async def around(scope: Scope, receive: Receive, send: Send) -> None:
+            async def wrapped() -> Message:
+                before = _variable.get()
+                message = await receive()
+                found.append((str(message["type"]), before))
+                return message
+
+            _variable.set("of what stands around")
+            await guarded(scope, wrapped, send)
+
+        server.connect()
+        await server.call(around)
+        assert _kept(handles[0]) == "nothing"
+
+    run(main)
+    assert found[1:] == [(f"websocket.{kind}", "of what stands around") for kind in ("receive", "disconnect")]
+
+
+def _kept(handle: ConnectionHandle) -> str:
+    """Read a variable in what a handle keeps of the context."""
+    context = handle._session.receiving.context
+    return context.run(_variable.get)
 
 
 @pytest.mark.usefixtures("_server_kind")

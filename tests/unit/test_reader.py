@@ -6,6 +6,7 @@ import asyncio
 import sys
 import types
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, cast
 
 import pytest
@@ -22,6 +23,7 @@ class _Owner:
 
     def __init__(self) -> None:
         self.is_over = False
+        self.context = Context()
         self.failures: list[Exception] = []
         self.full: list[tuple[int, int]] = []
         self.dropping = False
@@ -66,7 +68,7 @@ def test_an_idle_reader_has_nothing_and_needs_no_stop() -> None:
 class _EagerLoop(AsyncioLoop):
     """Runs a task at once for as long as it does not suspend, as `asyncio.eager_task_factory` of 3.12 does."""
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """Run a task that does not suspend."""
         done: Any = asyncio.get_running_loop().create_future()
         with pytest.raises(StopIteration):
