@@ -269,7 +269,6 @@ SENTRY_OUTSIDE = ("sentry-guard", "otel-sentry-guard", "sentry-guard-otel")
 @pytest.fixture(scope="module")
 def told_sentry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """Play everything with Sentry's ASGI middleware, alone and together with OpenTelemetry's."""
-    pytest.importorskip("sentry_sdk")
     stacks = ("sentry", "guard-sentry", *SENTRY_OUTSIDE)
     with _sides(tmp_path_factory.mktemp("sentry"), stacks, sentry="middleware") as one:
         yield one
@@ -278,7 +277,6 @@ def told_sentry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 @pytest.fixture(scope="module")
 def told_integration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     """Play everything with what Sentry patches into Starlette and FastAPI by itself."""
-    pytest.importorskip("sentry_sdk")
     stacks = ("otel", "alone", "guard-silent", "native-guard", "fastapi-guard")
     with _sides(tmp_path_factory.mktemp("integration"), stacks, sentry="integration") as one:
         yield one
