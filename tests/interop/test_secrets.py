@@ -219,6 +219,9 @@ def test_a_monstrous_close_reason_is_cut_and_harmless(told: Told) -> None:
     (long,) = (one for one in reasons if one is not None and one.startswith("\\x1b[31mred\\r\\n\\x00r"))
     assert len(long) <= 257
     assert all(one.isprintable() for one in reasons if one is not None)
+    if told.is_json:
+        lines = [json.loads(line) for line in told.log.splitlines() if line.startswith("{")]
+        assert [line for line in lines if not str(line.get("reason", "")).isprintable()] == []
     assert "\x00" not in told.log
     assert "\x1b[31mred" not in told.log
     assert not any(line.startswith(("forged", "rrr")) for line in told.log.splitlines())
