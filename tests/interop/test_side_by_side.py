@@ -223,6 +223,14 @@ def test_their_spans_of_messages_can_be_switched_off(told: Told, stack: str) -> 
     assert [told.messages(stack, kind) for kind in KINDS] == [Counter()] * len(KINDS)
 
 
+def test_their_span_says_200_whatever_becomes_of_a_send(told: Told) -> None:
+    """Also for a handler whose sends are late; ours says what became of them."""
+    theirs = next(one for one in told.of("quiet-guard", "push", THEIRS))
+    assert theirs.attributes["http.status_code"] == 200
+    connection = told.of("quiet-guard", "push", OURS)[1]
+    assert connection.attributes["asgi_ws_guard.sends.dropped"] > 0
+
+
 @pytest.mark.parametrize("kind", ["echo", "deny"])
 @pytest.mark.parametrize(
     ("stack", "bare"), [("otel-guard", "otel"), ("guard-otel", "otel"), ("fastapi-guard", "fastapi")]
@@ -327,6 +335,17 @@ def test_sentry_inside_hears_what_the_handler_raises(told_sentry: Told, told_int
     assert _errors(told_sentry, "guard-sentry", "push") == ["ConnectionClosed/WebSocketDisconnect"]
     for stack in ("alone", "guard-silent"):
         assert _errors(told_integration, stack, "push") == ["ConnectionClosed/WebSocketDisconnect"]
+
+
+def test_sentry_names_a_transaction_by_what_it_finds_in_the_scope(told_sentry: Told) -> None:
+    """The router writes into the guard's copy of the scope: outside of the guard there is only the URL."""
+    for stack, start_of in (
+        ("sentry", "interop.sides."),
+        ("guard-sentry", "interop.sides."),
+        ("sentry-guard", "ws://"),
+    ):
+        (transaction,) = told_sentry.sent(stack, "echo", "transaction")
+        assert transaction["transaction"].removeprefix("tests.").startswith(start_of)
 
 
 @pytest.mark.parametrize("stack", ["guard-sentry", *SENTRY_OUTSIDE])
