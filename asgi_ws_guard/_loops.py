@@ -66,6 +66,10 @@ class Loop(Protocol):
         """Call in *delay_s* seconds in an empty context; None where there are no timers."""
 
 
+COARSE_S = 0.001
+"""What uvloop's clock and timers count in. One more for each timer, so that none is early by `AsyncioLoop.time`."""
+
+
 class AsyncioLoop:
     """The asyncio loop that runs the caller. It is asked for anew each time: to hold it would keep it alive."""
 
@@ -82,7 +86,7 @@ class AsyncioLoop:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return time.monotonic()
-        return loop.time() if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic()
+        return time.monotonic() if _is_coarse(loop) else loop.time()
 
     def flag(self) -> Flag:
         """Make an event."""
@@ -103,7 +107,8 @@ class AsyncioLoop:
 
     def later(self, delay_s: float, call: Callable[[], object]) -> Timer | None:
         """Call in *delay_s* seconds, in an empty context: a timer must not keep a connection's variables alive."""
-        return asyncio.get_running_loop().call_later(delay_s, call, context=Context())
+        loop = asyncio.get_running_loop()
+        return loop.call_later(delay_s + (COARSE_S if _is_coarse(loop) else 0.0), call, context=Context())
 
     def start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """
@@ -152,6 +157,11 @@ class TrioLoop:
     def later(self, delay_s: float, call: Callable[[], object]) -> Timer | None:
         """Do nothing: there are no timers here."""
         return None
+
+
+def _is_coarse(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether a loop's clock is not Python's own: uvloop is the one loop of ours that is not asyncio's class."""
+    return not isinstance(loop, asyncio.BaseEventLoop)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -490,3 +490,22 @@ def test_the_time_is_finer_than_uvloops_own() -> None:
         assert abs(asyncio.get_running_loop().time() - max(seen)) < 0.1
 
     uvloop.run(main())
+
+
+def test_no_timer_is_early_under_uvloop() -> None:
+    """When a timer is due, its time is over by the finer clock too, or a look would have to wait for the next one."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        loop, early_s = AsyncioLoop(), []
+        for _ in range(100):
+            due_s = loop.time() + 0.01
+            loop.later(0.01, lambda due_s=due_s: early_s.append(due_s - loop.time()))  # type: ignore[misc]
+            spun_s = time.monotonic() + 0.00013
+            while time.monotonic() < spun_s:
+                pass
+        while len(early_s) < 100:
+            await asyncio.sleep(0.01)
+        assert max(early_s) <= 0
+
+    uvloop.run(main())
