@@ -455,5 +455,8 @@ def test_the_application_echoes_and_can_be_scraped(tmp_path: Path) -> None:
             assert page.recv() == "red: hello"
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}") as answer:
             assert answer.headers["Content-Type"].startswith("text/plain")
-            assert b"\ntarget_info{" in answer.read()
+            text = answer.read().decode()
+    assert "\ntarget_info{" in text
+    served = {line.partition("{")[0] for line in text.splitlines() if 'http_route="/rooms/{room}"' in line}
+    assert served == {name for instrument in INSTRUMENTS for name in instrument.series}
     assert "ERROR" not in (tmp_path / "log").read_text()
