@@ -192,7 +192,10 @@ def cancel_requests(task: object | None) -> int:
     Returns:
         The number; always 0 under trio, and on Python 3.10, which keeps no count.
     """
-    return task.cancelling() if sys.version_info >= (3, 11) and isinstance(task, asyncio.Task) else 0
+    requests = 0
+    if sys.version_info >= (3, 11) and isinstance(task, asyncio.Task):
+        requests = task.cancelling()
+    return requests
 
 
 def interrupt(awaitable: Awaitable[Any]) -> bool:
