@@ -24,6 +24,7 @@ from ._findings import critical
 from ._report import Report, as_table
 from ._run import NAMES, RunError, become, command
 from ._server import ServerError
+from ._verify_command import verify
 
 app = typer.Typer(
     help="One WebSocket contract on every ASGI server and in every framework.",
@@ -32,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+app.command()(verify)
 
 _TARGET_HELP = "package.module:app, or package.module:create()"
 

@@ -1,7 +1,8 @@
 """
 `asgi-ws-guard doctor`: static advice about an application, the servers that can run it, and this machine.
 
-It imports the application and sends nothing to anybody. Imported by `_app.py` only.
+It imports the application and sends nothing to anybody. Imported by `_app.py`, and for `import_application` by
+`_verify_servers.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def examine(target: str, connections: int | None) -> list[Finding]:
     Raises:
         DoctorError: There is no such application, or its module does not let itself be imported.
     """
-    app = _import(target)
+    app = import_application(target)
     return [
         *_variables(app, os.environ),
         *advise_servers(),
@@ -49,7 +50,13 @@ def examine(target: str, connections: int | None) -> list[Finding]:
     ]
 
 
-def _import(target: str) -> Callable[..., object]:
+def import_application(target: str) -> Callable[..., object]:
+    """
+    Import an application as a server would, from the current folder too.
+
+    Raises:
+        DoctorError: There is none of that name, or its module does not let itself be imported.
+    """
     sys.path.insert(0, os.getcwd())  # as the servers do
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what the application prints is no finding
