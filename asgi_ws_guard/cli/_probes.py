@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from ._checks import Check, Level, failed, held, note, unchecked
+from ._endings import APP_ERROR, TOO_BIG, ended, ended_early, unanswered
 from ._opening import PeerError, RefusedError
 from ._peer import Peer
 from ._service import GOING_AWAY, NORMAL, Service
@@ -28,7 +29,6 @@ HALF_OPEN_S = 2.0  # when nobody asks; servers ping after 20 s or never
 REFUSAL_S = 0.3  # after the accept: how long a service may take to close for a reason
 SIGN_OF_LIFE_S = 2.0
 OVERSIZE_BYTES = 2**20 + 1
-TOO_BIG, APP_ERROR = 1009, 1011
 ATTACKER = "https://attacker.example"
 COOKIE = "session=asgi-ws-guard-verify"
 
@@ -50,7 +50,7 @@ async def refresh_storm(service: Service) -> list[Check]:
                 async with await service.open() as page:
                     await page.message(PAGE_LIFE_S)
                     if page.is_over and page.close_code in (None, APP_ERROR):
-                        lost[_ended_early(page).what] += 1
+                        lost[ended_early(page).what] += 1
                         continue
                     if number % 2:
                         await page.send(service.settings.message, PAGE_LIFE_S)
@@ -72,11 +72,11 @@ async def clean_close(service: Service) -> list[Check]:
     async with await service.open() as peer:
         await peer.message(PAGE_LIFE_S)
         if peer.is_over:
-            return [_ended_early(peer)]
+            return [ended_early(peer)]
         began_s = clock()
         code = await peer.close(NORMAL, service.settings.timeout_s)
         if code is None:
-            return [_unanswered(peer, service)]
+            return [unanswered(peer, service.settings.timeout_s)]
         return [held(f"the close was answered with {code} after {(clock() - began_s) * 1000:.0f} ms")]
 
 
@@ -92,7 +92,7 @@ async def half_open(service: Service) -> list[Check]:
     """Fall silent after the opening handshake: answer no ping and no close."""
     clock = asyncio.get_running_loop().time
     asked_s = service.settings.half_open_s
-    limit_s = HALF_OPEN_S if asked_s is None else asked_s
+    limit_s = min(HALF_OPEN_S, service.settings.timeout_s) if asked_s is None else asked_s
     async with await service.open() as peer:
         peer.answers = False
         began_s = clock()
@@ -134,12 +134,12 @@ async def burst(service: Service) -> list[Check]:
             taken += 1
         await peer.watch(SILENCE_S)
         if peer.is_over:
-            return [_ended(peer, "after the burst")]
+            return [ended(peer, "after the burst")]
         if taken < BURST_MESSAGES:
             return [failed(f"only {taken} of {BURST_MESSAGES} messages were taken within {settings.timeout_s:g} s")]
         code = await peer.close(NORMAL, settings.timeout_s)
         if code is None:
-            return [_unanswered(peer, service)]
+            return [unanswered(peer, settings.timeout_s)]
         return [held(f"{BURST_MESSAGES} messages and the silence are taken, the close is answered with {code}")]
 
 
@@ -174,14 +174,15 @@ async def oversize(service: Service) -> list[Check]:
         peer.skip()
         if service.talks or service.answers:
             lives = await peer.message(SIGN_OF_LIFE_S)
+            await peer.ping(REFUSAL_S)  # its answer comes behind the message, if at all
         else:
             lives = await peer.ping(SIGN_OF_LIFE_S)
         if peer.is_over and peer.close_code is None:
             # daphne 4.2 does so itself: autobahn drops the transport of a message that is too large
-            what = f"for {OVERSIZE_BYTES} bytes the service cuts the connection without a close frame, as {TOO_BIG}"
+            what = f"{OVERSIZE_BYTES} bytes: the connection is cut without a close frame, where {TOO_BIG} would say why"
             return [Check(Level.WARNING, what)]
         if peer.is_over:
-            return [_ended(peer, f"for {OVERSIZE_BYTES} bytes")]
+            return [ended(peer, f"for {OVERSIZE_BYTES} bytes")]
         if not is_taken:
             return [note(f"{OVERSIZE_BYTES} bytes are not taken within {settings.timeout_s:g} s")]
         if lives:
@@ -215,41 +216,14 @@ async def vanish(service: Service) -> list[Check]:
 
 
 PROBES: dict[str, Probe] = {
-    "page-refresh storm": refresh_storm,
-    "clean close": clean_close,
+    "page-refresh-storm": refresh_storm,
+    "clean-close": clean_close,
     "reset": reset,
     "half-open": half_open,
-    "a peer that does not read": deaf,
-    "burst, then silence": burst,
-    "wrong origin": wrong_origin,
-    "oversize message": oversize,
-    "many vanish at once": vanish,
+    "no-reading": deaf,
+    "burst-then-silence": burst,
+    "wrong-origin": wrong_origin,
+    "oversize-message": oversize,
+    "many-vanish": vanish,
 }
 """The probes, in the order in which they run."""
-
-
-def _ended(peer: Peer, why: str) -> Check:
-    """Judge a connection that the service ended after messages."""
-    code = peer.close_code
-    if code is None:
-        return failed(f"the service cut the connection {why}, without a close frame")
-    if code == APP_ERROR:
-        return failed(f"the application failed {why}: {code}")
-    return held(f"the service closed {why}, with {code}")
-
-
-def _ended_early(peer: Peer) -> Check:
-    code = peer.close_code
-    if code is None:
-        return failed("the service cut the connection at once, without a close frame")
-    return (
-        failed(f"the application failed at once: {code}")
-        if code == APP_ERROR
-        else note(f"the service closed first: {code}")
-    )
-
-
-def _unanswered(peer: Peer, service: Service) -> Check:
-    if peer.is_over:
-        return failed("the service cut the connection instead of answering the close")
-    return failed(f"the close was not answered within {service.settings.timeout_s:g} s")

@@ -30,6 +30,8 @@ class Settings:
         strict_origin: Whether a foreign origin that is accepted is a failure.
         half_open_s: How long the service may take to notice a silent peer, in seconds; None: nobody asks.
         message: Text of the messages that are sent.
+        probes: Names of the probes to run; empty: all.
+        afterwards_s: How long what is left behind may take to go in the end, in seconds.
     """
 
     timeout_s: float = 5.0
@@ -37,6 +39,8 @@ class Settings:
     strict_origin: bool = False
     half_open_s: float | None = None
     message: str = "{}"
+    probes: tuple[str, ...] = ()
+    afterwards_s: float = 25.0  # a loop is stopped twice `linger_s` after the end: 20 s by default
 
 
 class Service:

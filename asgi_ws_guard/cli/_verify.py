@@ -2,15 +2,15 @@
 `asgi-ws-guard verify` against one address: all probes in turn, and after each whether all is as before.
 
 Bounded: a probe may take `PROBE_TIMEOUTS` times the timeout, the checks after it three times, the last look
-`AFTERWARDS_S`; at no time are more connections open than `Settings.connections` and a few. Imported by `_app.py` and
-`_verify_servers.py`.
+`Settings.afterwards_s`; at no time are more connections open than `Settings.connections` and a few. Imported by
+`_verify_command.py` and `_verify_servers.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ._address import Address, VerifyError
@@ -21,10 +21,8 @@ from ._probes import PROBES, Probe
 from ._service import Service, Settings
 
 PROBE_TIMEOUTS = 6
-AFTERWARDS_S = 25.0  # a loop is stopped twice `linger_s` after the end: 20 s by default
 POLL_S = 0.05
 AFTERWARDS = "afterwards"
-STEPS = len(PROBES) + 1  # how often `advance` is called
 UNCHECKED = "could not be checked without health: that no connection is left, zombies, drops, the verdict"
 _HINTS = {
     401: "; --header 'Authorization: ...' or 'Cookie: ...'",
@@ -69,6 +67,26 @@ def begin_at(address: Address, health_url: str | None, timeout_s: float) -> Begi
     return Begin(address, HealthReader(health_url, timeout_s), must_have_health=True)
 
 
+def chosen(names: Sequence[str]) -> dict[str, Probe]:
+    """
+    Choose probes; they keep their order.
+
+    Args:
+        names: Of them; empty: all.
+
+    Raises:
+        VerifyError: There is none of a name.
+    """
+    if unknown := [name for name in names if name not in PROBES]:
+        raise VerifyError(f"--probe {unknown[0]!r} is not known: expected {', '.join(PROBES)}")
+    return {name: probe for name, probe in PROBES.items() if not names or name in names}
+
+
+def steps(settings: Settings) -> int:
+    """Tell how often `verify` advances."""
+    return len(chosen(settings.probes)) + 1
+
+
 async def verify(begin: Begin, settings: Settings, advance: Callable[[str], None] = lambda probe: None) -> Run:
     """
     Run all probes.
@@ -76,7 +94,7 @@ async def verify(begin: Begin, settings: Settings, advance: Callable[[str], None
     Args:
         begin: Where.
         settings: How hard to try.
-        advance: Called with the name of each probe when it is done, `STEPS` times.
+        advance: Called with the name of each probe when it is done, `steps` times.
 
     Raises:
         VerifyError: There is no service to probe, or no health where there should be.
@@ -95,7 +113,7 @@ async def verify(begin: Begin, settings: Settings, advance: Callable[[str], None
     health = begin.health if first is not None else None
     results: list[Result] = []
     is_served = True
-    for name, probe in PROBES.items():
+    for name, probe in chosen(settings.probes).items():
         if is_served:
             result, is_served = await _run(name, probe, service, health)
             results.append(result)
@@ -199,10 +217,10 @@ async def _look_afterwards(service: Service, health: HealthReader | None, first:
         if live <= 0 and not handlers:
             check = held(f"no connection is left, and no handler without one (after {took_s:.1f} s)")
             break
-        if took_s >= AFTERWARDS_S:
+        if took_s >= service.settings.afterwards_s:
             zombies = max(0, now.zombies - first.zombies)
             check = failed(
-                f"after {AFTERWARDS_S:g} s {max(0, live)} connections are left, "
+                f"after {service.settings.afterwards_s:g} s {max(0, live)} connections are left, "
                 f"and {handlers} handlers without one ({zombies} zombies)"
             )
             break

@@ -18,15 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ._address import VerifyError, find_address
+from ._probes import PROBES
 from ._run import NAMES
 from ._service import Settings
-from ._verify import STEPS, begin_at
+from ._verify import begin_at, chosen, steps
 from ._verify import verify as run_probes
 from ._verify_report import as_comparison, as_comparison_dict, as_dict, as_table, in_words
 from ._verify_servers import compare, make_plan
 
 MOST_CONNECTIONS = 500  # one source address; a service must not take the check for an attack
 MOST_SECONDS = 60.0
+_ANY_WIDTH = 10_000
 SPARE_FILES = 64  # what this process has open besides connections
 
 _TARGET_HELP = "ws://host:port/path of a running service, or package.module:app"
@@ -61,6 +63,10 @@ def verify(
         float | None,
         typer.Option(min=0.5, max=MOST_SECONDS, help="It is a failure when a silent peer is kept for so long."),
     ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Only this one of {', '.join(PROBES)}; may be repeated."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """
@@ -71,8 +77,9 @@ def verify(
     after ten times the timeout at the latest, the whole run 25 seconds later. The exit status is 1 when a probe failed
     (with the guard), 2 when there was nothing to probe.
     """
-    settings = Settings(timeout_s, connections, strict_origin, half_open_s, message)
+    settings = Settings(timeout_s, connections, strict_origin, half_open_s, message, tuple(probe or ()))
     try:
+        chosen(settings.probes)
         _check_open_files(connections)
         if "://" in target:
             _refuse({"--path": path, "--server": server}, "an application")
@@ -93,7 +100,7 @@ def _verify_address(
     """Probe a running service and print; return how many probes failed."""
     address = find_address(url, timeout_s=settings.timeout_s, origin=origin, headers=headers)
     begin = begin_at(address, health, settings.timeout_s)
-    with _progress(STEPS) as advance:
+    with _progress(steps(settings)) as advance:
         run = asyncio.run(run_probes(begin, settings, advance))
     if as_json:
         typer.echo(json.dumps(as_dict(address.shown, run), indent=2))
@@ -116,14 +123,14 @@ def _verify_application(
     if path is None:
         raise VerifyError(f"{target}: --path is missing, the path of its websocket, such as --path /ws")
     plan = make_plan(target, path, servers, origin=origin, headers=headers)
-    with _progress(plan.steps) as advance:
+    with _progress(plan.runs * steps(settings)) as advance:
         columns = compare(plan, settings, advance)
     if as_json:
         typer.echo(json.dumps(as_comparison_dict(target, path, columns), indent=2))
     else:
         console = Console()
         together = as_comparison(target, path, columns)
-        if console.measure(together).maximum <= console.width:
+        if Console(width=_ANY_WIDTH).measure(together).maximum <= console.width:
             console.print(together)
         else:
             for name in plan.servers:
@@ -135,9 +142,10 @@ def _verify_application(
 
 @contextmanager
 def _progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar on stderr; give what advances it."""
+    """Show a progress bar on stderr, where that is a terminal; give what advances it."""
+    console = Console(stderr=True)
     bars = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*bars, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*bars, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("starting", total=steps)
         yield lambda what: progress.update(bar, advance=1, description=f"{what}: done")
 

@@ -1,7 +1,7 @@
 """
 What `verify` found, drawn as tables and given as JSON.
 
-Pure functions over results; nothing here connects or starts anything. Imported by `_app.py` only.
+Pure functions over results; nothing here connects or starts anything. Imported by `_verify_command.py` only.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 `asgi-ws-guard verify package.module:app`: the application on each server, without and with the guard.
 
 It starts each server on a free port of the loopback interface, runs the probes against it, counts in its log, and ends
-it by its process id. Imported by `_app.py` only.
+it by its process id. Imported by `_verify_command.py` and `_verify_report.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ._run import SERVERS, RunError, command
 from ._server import HOST, START_TIMEOUT_S, ServerError
 from ._service import Settings
 from ._serving import BARE, HEALTH_PATH, read_log, serving
-from ._verify import STEPS, Begin, verify
+from ._verify import Begin, verify
 
 GUARDED, OWN = "guarded", "own guard"
 
@@ -78,9 +78,9 @@ class Plan:
     headers: tuple[str, ...] = ()
 
     @property
-    def steps(self) -> int:
-        """How often `compare` advances."""
-        return len(self.servers) * len(self.forms) * STEPS
+    def runs(self) -> int:
+        """How many columns there will be."""
+        return len(self.servers) * len(self.forms)
 
 
 def make_plan(

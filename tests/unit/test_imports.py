@@ -102,6 +102,7 @@ TABLE = {
     "cli._doctor": "rest",
     "cli._doctor_application": "rest",
     "cli._doctor_servers": "rest",
+    "cli._endings": "rest",
     "cli._findings": "rest",
     "cli._health_reader": "rest",
     "cli._opening": "rest",
