@@ -74,12 +74,13 @@ class Service:
             PeerError: There is no connection.
         """
         async with await self.open(within_s=within_s) as peer:
-            self.talks = await peer.message(TALK_TIMEOUT_S)
-            if not self.talks and await peer.send(self.settings.message, TALK_TIMEOUT_S):
-                self.answers = await peer.message(TALK_TIMEOUT_S)
+            wait_s = min(TALK_TIMEOUT_S, self.settings.timeout_s)
+            self.talks = await peer.message(wait_s)
+            if not self.talks and await peer.send(self.settings.message, wait_s):
+                self.answers = await peer.message(wait_s)
             if peer.is_over and peer.close_code not in _NO_PURPOSE:
                 self.usual_code = peer.close_code
-            await peer.close(NORMAL, POLITE_S)
+            await peer.close(NORMAL, min(POLITE_S, self.settings.timeout_s))
 
     async def open(
         self,
@@ -124,5 +125,5 @@ class Service:
             if not is_served and (peer.close_code is None or peer.close_code != self.usual_code):
                 how = f"was ended ({peer.close_code or 'no close frame'})" if peer.is_over else "is open"
                 raise PeerError(f"another connection {how} but did not get {what} within {timeout_s:g} s")
-            await peer.close(NORMAL, POLITE_S)
+            await peer.close(NORMAL, min(POLITE_S, self.settings.timeout_s))
         return took_s

@@ -9,6 +9,7 @@ import http.server
 import json
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +30,11 @@ from asgi_ws_guard.cli._checks import Check, Level, held, note, unchecked
 from asgi_ws_guard.cli._checks import Result as ProbeResult
 from asgi_ws_guard.cli._checks import Run as ProbeRun
 from asgi_ws_guard.cli._health_reader import Reading
+from asgi_ws_guard.cli._opening import begin
 from asgi_ws_guard.cli._probes import PROBES
 from asgi_ws_guard.cli._server import HOST, running_server
-from asgi_ws_guard.cli._service import Settings
-from asgi_ws_guard.cli._verify import _judge_verdict, _left, begin_at, verify
+from asgi_ws_guard.cli._service import Service, Settings
+from asgi_ws_guard.cli._verify import _judge_verdict, _left, _run, begin_at, verify
 
 APPS = "tests.cli.verify_apps"
 TIMEOUT_S = 2.0  # what fails by silence takes so long
@@ -41,15 +43,24 @@ TIMEOUT_S = 2.0  # what fails by silence takes so long
 @contextlib.contextmanager
 def service(name: str, folder: Path) -> Iterator[str]:
     """Serve one of the applications; give its address."""
-    with running_server(f"{APPS}:{name}", log=folder / f"{name}.log") as server:
+    arguments = ["--timeout-graceful-shutdown", "1"]  # some of their handlers never end
+    with running_server(f"{APPS}:{name}", log=folder / f"{name}.log", arguments=arguments) as server:
         yield f"ws://{HOST}:{server.port}/room"
 
 
-def probe(url: str, *names: str, **settings: Any) -> ProbeRun:
+@pytest.fixture(scope="module")
+def every(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve all that do no harm to others; give the address that their name completes."""
+    with service("every", tmp_path_factory.mktemp("every")) as url:
+        yield url.removesuffix("room")
+
+
+def probe(url: str, *names: str, has_health: bool = False, **settings: Any) -> ProbeRun:
     """Run some probes against an address."""
     wanted = Settings(**{"timeout_s": TIMEOUT_S, "connections": 8, "probes": names, **settings})
     address = find_address(url, timeout_s=TIMEOUT_S)
-    return asyncio.run(verify(begin_at(address, None, TIMEOUT_S), wanted))
+    health = f"{url.replace('ws:', 'http:')}-health/health" if has_health else None
+    return asyncio.run(verify(begin_at(address, health, TIMEOUT_S), wanted))
 
 
 def levels(run: ProbeRun) -> dict[str, str]:
@@ -74,7 +85,7 @@ def call(*arguments: str) -> Result:
 def test_everything_holds_for_a_guarded_good_application(tmp_path: Path) -> None:
     """Every probe, the health before and after each, and JSON of a stable shape; the query is in none of it."""
     with service("good", tmp_path) as url:
-        done = run("verify", f"{url}?token=s3cret", "--timeout-s", "2", "--connections", "100", "--json")
+        done = run("verify", f"{url}?token=s3cret", "--timeout-s", "1", "--connections", "100", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert sorted(report) == ["address", "failed", "health", "probes", "warnings"]
@@ -92,60 +103,58 @@ def test_everything_holds_for_a_guarded_good_application(tmp_path: Path) -> None
     assert found["page-refresh-storm"][0] == "30 pages came, read a little and went"
     assert any("going_away 30" in what for what in found["page-refresh-storm"])
     assert found["clean-close"][0].startswith("the close was answered with 1000 after ")
-    assert "2 s and longer; 0 pings came" in found["half-open"][0]
+    assert "1 s and longer; 0 pings came" in found["half-open"][0]
     assert found["wrong-origin"][0] == "cross-site: a foreign origin is refused with HTTP 403"
     assert found["oversize-message"][0] == "a message of 1048577 bytes is taken"
     assert found["many-vanish"][0] == "100 connections were open, and vanished at once"
     assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_the_table_has_a_row_for_each_probe(tmp_path: Path) -> None:
+def test_the_table_has_a_row_for_each_probe(every: str) -> None:
     """Without `--json`; where there is no terminal, there is no bar."""
-    with service("good", tmp_path) as url:
-        done = run("verify", url, "--probe", "reset", "--probe", "clean-close", "--origin", "https://home.example")
+    health = f"{every.replace('ws:', 'http:')}well-health/health"
+    options = ["--health", health, "--origin", "https://home.example"]
+    done = run("verify", f"{every}well", "--probe", "reset", "--probe", "clean-close", *options)
     assert done.returncode == 0, done.stdout
-    assert f"A bad client at {url}" in done.stdout
+    assert f"A bad client at {every}well" in done.stdout
     assert [name for name in (*PROBES, "afterwards") if name in done.stdout] == ["clean-close", "reset", "afterwards"]
     assert "no connection is left" in done.stdout
     assert done.stderr == ""
 
 
-def test_a_terminal_is_shown_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_shown_what_is_done(every: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On stderr, so that the report can be piped."""
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with service("good", tmp_path) as url:
-        result = call(url, "--probe", "clean-close", "--json")
-    assert "clean-close: done" in result.stderr
+    result = call(f"{every}well", "--probe", "clean-close", "--json")
+    assert "2/2" in result.stderr
+    assert "afterwards: done" in result.stderr
     assert json.loads(result.stdout)["failed"] == 0
 
 
-def test_the_origin_and_the_headers_are_sent(tmp_path: Path) -> None:
-    """A service that wants them is only met with them."""
-    with service("good", tmp_path) as url:
-        address = find_address(url, timeout_s=TIMEOUT_S, origin="https://wrong.example", headers=["X-Origin: 1"])
-        with pytest.raises(VerifyError, match=r"HTTP 403; --origin, --header"):
-            asyncio.run(verify(begin_at(address, None, TIMEOUT_S), Settings(probes=("reset",))))
+def test_the_origin_is_sent(every: str) -> None:
+    """A service that wants another one is not met."""
+    address = find_address(f"{every}well", timeout_s=TIMEOUT_S, origin="https://wrong.example")
+    with pytest.raises(VerifyError, match=r"HTTP 403; --origin, --header"):
+        asyncio.run(verify(begin_at(address, None, TIMEOUT_S), Settings(probes=("reset",))))
 
 
 # --- services that are bad in one way --------------------------------------------------------------
 
 
-def test_connections_that_leak_are_seen(tmp_path: Path) -> None:
+def test_connections_that_leak_are_seen(every: str) -> None:
     """The health still has them after the timeout."""
-    with service("leaks", tmp_path) as url:
-        found = probe(url, "reset", timeout_s=0.5, afterwards_s=0.2)
+    found = probe(f"{every}leaks", "reset", has_health=True, timeout_s=0.5, afterwards_s=0.2)
     assert levels(found) == {"reset": "failed", "afterwards": "failed"}
     assert words(found, "reset") == "2 connections more than before are still live after 0.5 s"
     assert words(found, "afterwards") == "after 0.2 s 3 connections are left, and 0 handlers without one (0 zombies)"
 
 
-def test_handlers_that_never_end_are_seen(tmp_path: Path) -> None:
+def test_handlers_that_never_end_are_seen(every: str) -> None:
     """The guard ends the connection, but the handler stays: a zombie."""
-    with service("parks", tmp_path) as url:
-        found = probe(url, "half-open", "reset", afterwards_s=0.2, half_open_s=0.5)
-    assert "new zombies: handlers that outlive their connection" in words(found, "reset")
-    assert "handlers still run though their connection has ended" in words(found, "reset", Level.NOTE)
-    assert "handlers without one" in words(found, "afterwards")
+    found = probe(f"{every}parks", "reset", "half-open", has_health=True, afterwards_s=0.2, timeout_s=1.5)
+    assert words(found, "reset", Level.NOTE).startswith("2 handlers still run though their connection has ended")
+    assert "new zombies: handlers that outlive their connection" in words(found, "half-open")
+    assert words(found, "afterwards").startswith("after 0.2 s 0 connections are left, and 5 handlers without one (")
 
 
 def test_a_service_that_hangs_after_a_reset_is_seen(tmp_path: Path) -> None:
@@ -163,10 +172,9 @@ def test_a_service_that_hangs_after_a_reset_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("is_strict", "level"), [(False, "warning"), (True, "failed")])
-def test_a_foreign_origin_that_is_accepted_is_a_finding(is_strict: bool, level: str, tmp_path: Path) -> None:
+def test_a_foreign_origin_that_is_accepted_is_a_finding(is_strict: bool, level: str, every: str) -> None:
     """A warning, as it may be meant; a failure for those who ask."""
-    with service("echo", tmp_path) as url:
-        found = probe(url, "wrong-origin", strict_origin=is_strict)
+    found = probe(f"{every}echo", "wrong-origin", strict_origin=is_strict)
     assert levels(found) == {"wrong-origin": level, "afterwards": "unchecked"}
     assert words(found, "wrong-origin", Level(level)).startswith("cross-site: Origin https://attacker.example is acc")
     assert words(found, "afterwards", Level.UNCHECKED).startswith("could not be checked without health")
@@ -180,39 +188,69 @@ def test_a_foreign_origin_that_is_accepted_is_a_finding(is_strict: bool, level: 
         ("refuses", "held", "the service closed for 1048577 bytes, with 1009"),
     ],
 )
-def test_what_becomes_of_an_oversize_message(name: str, level: str, what: str, tmp_path: Path) -> None:
+def test_what_becomes_of_an_oversize_message(name: str, level: str, what: str, every: str, tmp_path: Path) -> None:
     """A process that dies and a handler that raises have failed; a refusal is as good as an answer."""
-    with service(name, tmp_path) as url:
+    with service(name, tmp_path) if name == "dies" else contextlib.nullcontext(every + name) as url:
         found = probe(url, "oversize-message", message="x")
     assert levels(found)["oversize-message"] == level
     assert what in words(found, "oversize-message", Level(level))
 
 
-def test_a_close_behind_messages_that_nobody_reads_is_seen(tmp_path: Path) -> None:
+def test_a_close_behind_messages_that_nobody_reads_is_seen(every: str) -> None:
     """A server, uvicorn 0.54, stops reading at the first unread message, so that the close stays there."""
-    with service("never_reads", tmp_path) as url:
-        found = probe(url, "page-refresh-storm", "burst-then-silence", timeout_s=0.5)
+    found = probe(f"{every}never_reads", "page-refresh-storm", "burst-then-silence", timeout_s=0.5)
     assert words(found, "page-refresh-storm") == "the close of 4 of 8 pages was not answered"
     assert words(found, "burst-then-silence") == "the close was not answered within 0.5 s"
 
 
-def test_a_peer_that_does_not_read_and_blocks_others_is_seen(tmp_path: Path) -> None:
+def test_a_peer_that_does_not_read_and_blocks_others_is_seen(every: str) -> None:
     """While it is there, nobody else is served."""
-    with service("blocks", tmp_path) as url:
-        found = probe(url, "no-reading", timeout_s=1.0)
+    found = probe(f"{every}blocks", "no-reading", timeout_s=1.0)
     assert words(found, "no-reading").startswith("while a peer does not read: another connection is open but did not ")
 
 
-def test_a_silent_peer_is_kept_or_not(tmp_path: Path) -> None:
+def test_a_silent_peer_is_kept_or_not(every: str) -> None:
     """Kept is a note, and a failure for those who ask; a service that notices is told how fast."""
-    with service("echo", tmp_path) as url:
-        kept = probe(url, "half-open", timeout_s=0.5)
-        asked = probe(url, "half-open", half_open_s=0.5)
+    kept = probe(f"{every}echo", "half-open", timeout_s=0.5)
+    asked = probe(f"{every}echo", "half-open", half_open_s=0.5)
     assert words(kept, "half-open", Level.NOTE) == "a silent peer is kept for 0.5 s and longer; 0 pings came"
     assert (levels(kept)["half-open"], levels(asked)["half-open"]) == ("held", "failed")
-    with service("impatient", tmp_path) as url:
-        ended = probe(url, "half-open", half_open_s=2.0)
+    ended = probe(f"{every}impatient", "half-open", half_open_s=2.0)
     assert words(ended, "half-open", Level.HELD).startswith("the service ended the silent connection after 0.2 s; ")
+
+
+def test_a_service_that_turns_everybody_away_is_served_by_that(every: str) -> None:
+    """What it does to everybody is no failure of a probe; a probe that never ends is."""
+
+    async def endless(service: Service) -> list[Check]:
+        await asyncio.Event().wait()
+        return []
+
+    async def main(url: str) -> ProbeResult:
+        settings = Settings(timeout_s=0.2)
+        service = Service(find_address(url, timeout_s=TIMEOUT_S), settings)
+        await service.meet(TIMEOUT_S)
+        result, is_served = await _run("endless", endless, service, None)
+        assert is_served
+        return result
+
+    assert levels(probe(f"{every}turns_away", "clean-close"))["clean-close"] == "held"
+    result = asyncio.run(main(f"{every}turns_away"))
+    assert [check.what for check in result.checks if check.level is Level.FAILED] == [
+        "the probe was not through after 1.2 s"
+    ]
+
+
+@pytest.mark.parametrize(("headers", "cookie"), [([], "mine=1"), (["Cookie: theirs=2", "X-Key: 3"], "theirs=2")])
+def test_what_is_sent_along(headers: list[str], cookie: str) -> None:
+    """The headers as they were given; a cookie of ours only where there is none."""
+    with socket.create_server((HOST, 0)) as server:
+        address = find_address(f"ws://{HOST}:{server.getsockname()[1]}/", timeout_s=1, origin="o", headers=headers)
+    request = b"".join(begin(address, None, "mine=1").data_to_send()).decode()
+    assert [line for line in request.split("\r\n") if line.startswith("Cookie")] == [f"Cookie: {cookie}"]
+    assert "\r\nOrigin: o\r\n" in request
+    assert ("X-Key: 3" in request) == bool(headers)
+    assert "\r\nOrigin: other\r\n" in b"".join(begin(address, "other", None).data_to_send()).decode()
 
 
 # --- what the numbers mean -------------------------------------------------------------------------
@@ -283,7 +321,8 @@ def test_the_application_is_compared_without_and_with_the_guard() -> None:
     assert (bare["server"], bare["form"], bare["health"]) == ("uvicorn", "bare", None)
     assert (guarded["form"], guarded["failed"], guarded["error"]) == ("guarded", 0, "")
     assert guarded["health"].endswith("/ws-health/health")
-    assert bare["log"]["tracebacks"] > 0
+    assert bare["log"]["empty_error"] > 0
+    assert bare["log"]["not_connected"] > 0
     assert set(guarded["log"].values()) == {0}
     assert "s3cret" not in done.stdout + done.stderr
 
@@ -300,13 +339,25 @@ def test_an_application_with_a_guard_of_its_own_has_one_column_for_each_server()
     assert "tracebacks in the log" in result.stdout
 
 
+def test_a_failure_without_the_guard_is_status_0() -> None:
+    """It is what the guard is for. The ticker asks for its connection, which only a guard gives it."""
+    done = run("verify", "examples.raw_asgi:app.app", "--path", "/", "--server", "uvicorn", "--probe", "clean-close")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "clean-close: the service cut the connection at once, without a close frame (uvicorn bare)" in one_line(done)
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the output without the breaks that fit it to a terminal."""
+    return " ".join(done.stdout.split())
+
+
 def test_a_failure_with_the_guard_is_status_1() -> None:
-    """A bare failure is not: it is what the guard is for."""
+    """Here both columns fail, for the same reason, which is said once."""
     arguments = ["--path", "/", "--server", "granian", "--probe", "oversize-message", "--message", "x"]
     done = run("verify", f"{APPS}:dies", *arguments)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "oversize-message: afterwards nobody is served" in done.stdout
-    assert "granian guarded" in done.stdout.replace("\n", " ")
+    assert "(granian bare, granian guarded)" in one_line(done)
 
 
 # --- bad input -------------------------------------------------------------------------------------
@@ -359,7 +410,7 @@ def test_the_bounds_are_kept(arguments: list[str]) -> None:
     """More than a check needs is refused, with the range."""
     result = call("ws://127.0.0.1:1/", *arguments)
     assert result.exit_code == 2
-    assert "range" in result.stderr
+    assert f"Invalid value for '{arguments[0]}'" in result.stderr
 
 
 def test_too_few_open_files_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

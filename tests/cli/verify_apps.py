@@ -1,4 +1,4 @@
-"""Applications for the tests of `verify`, one good and some that are bad in one way each. Served by uvicorn."""
+"""Applications for the tests of `verify`: good ones, and some that are bad in one way each; most in one process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ def _origin(scope: Scope) -> str:
     return str(dict(scope["headers"]).get(b"origin", b"").decode())
 
 
-def serving(handle: Handler) -> ASGIApp:
-    """Make an application: accept, hand each message over, end with the connection."""
+def serving(handle: Handler, *, greets: bool = True) -> ASGIApp:
+    """Make an application: accept, say hello, hand each message over, end with the connection."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             return
         await receive()
         await send({"type": "websocket.accept"})
+        if greets:
+            await send({"type": "websocket.send", "text": "hello"})
         while True:
             message = await receive()
             await handle(message, receive, send)
@@ -50,10 +52,11 @@ async def _checked(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.close"})
         return
-    await echo(scope, receive, send)
+    await serving(_echo, greets=False)(scope, receive, send)
 
 
 good = WebSocketGuardMiddleware(_checked, observers=(), health_path="/ws-health")
+well = WebSocketGuardMiddleware(_checked, observers=(), health_path="/well-health")
 
 
 async def _park(message: Message, receive: Receive, send: Send) -> None:
@@ -62,7 +65,7 @@ async def _park(message: Message, receive: Receive, send: Send) -> None:
         await asyncio.Event().wait()
 
 
-parks = WebSocketGuardMiddleware(serving(_park), observers=(), linger_s=0.1, health_path="/ws-health")
+parks = WebSocketGuardMiddleware(serving(_park), observers=(), linger_s=0.1, health_path="/parks-health")
 
 
 class Leaks:
@@ -153,7 +156,7 @@ class OneAtATime:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        await serving(self._handle)(scope, receive, send)
+        await serving(self._handle, greets=False)(scope, receive, send)
 
     async def _handle(self, message: Message, receive: Receive, send: Send) -> None:
         async with self._lock:
@@ -174,6 +177,14 @@ async def denies(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.close"})
 
 
+async def turns_away(scope: Scope, receive: Receive, send: Send) -> None:
+    """Accept, and close with a code that says why."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4000})
+
+
 async def impatient(scope: Scope, receive: Receive, send: Send) -> None:
     """Close a connection that says nothing for a fifth of a second."""
     if scope["type"] != "websocket":
@@ -189,3 +200,28 @@ async def impatient(scope: Scope, receive: Receive, send: Send) -> None:
         if message["type"] == "websocket.disconnect":
             return
         await _echo(message, receive, send)
+
+
+_EVERY: dict[str, ASGIApp] = {
+    "blocks": blocks,
+    "echo": echo,
+    "fails": fails,
+    "impatient": impatient,
+    "leaks": leaks,
+    "never_reads": never_reads,
+    "parks": parks,
+    "refuses": refuses,
+    "turns_away": turns_away,
+    "well": well,
+}
+
+
+async def every(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve what does no harm to others: a websocket at ``/name``, its health at ``/name-health/health``."""
+    if scope["type"] in ("http", "websocket"):
+        name = scope["path"].split("/")[1].removesuffix("-health")
+        if name in _EVERY:
+            await _EVERY[name](scope, receive, send)
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
