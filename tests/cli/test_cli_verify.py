@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from test_cli_demo import run
 from test_cli_run import install
 from typer.testing import CliRunner, Result
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from asgi_ws_guard.cli import _verify_command
 from asgi_ws_guard.cli._address import VerifyError, find_address
@@ -31,7 +33,7 @@ from asgi_ws_guard.cli._checks import Result as ProbeResult
 from asgi_ws_guard.cli._checks import Run as ProbeRun
 from asgi_ws_guard.cli._health_reader import Reading
 from asgi_ws_guard.cli._opening import begin
-from asgi_ws_guard.cli._probes import PROBES
+from asgi_ws_guard.cli._probes import PROBES, half_open, reset
 from asgi_ws_guard.cli._server import HOST, running_server
 from asgi_ws_guard.cli._service import Service, Settings
 from asgi_ws_guard.cli._verify import _judge_verdict, _left, _run, begin_at, verify
@@ -251,6 +253,33 @@ def test_what_is_sent_along(headers: list[str], cookie: str) -> None:
     assert "\r\nOrigin: o\r\n" in request
     assert ("X-Key: 3" in request) == bool(headers)
     assert "\r\nOrigin: other\r\n" in b"".join(begin(address, "other", None).data_to_send()).decode()
+
+
+def test_a_peer_falls_silent_and_vanishes() -> None:
+    """A server that pings sees no pong and ends the one; what it reads of the other is a reset."""
+    causes: list[BaseException | None] = []
+
+    async def handle(connection: ServerConnection) -> None:
+        try:
+            await connection.recv()
+        except ConnectionClosed as error:
+            causes.append(error.__cause__)
+
+    async def main() -> list[Check]:
+        async with serve(handle, HOST, 0, ping_interval=0.1, ping_timeout=0.1) as server:
+            port = server.sockets[0].getsockname()[1]
+            service = Service(find_address(f"ws://{HOST}:{port}/", timeout_s=1), Settings(half_open_s=5.0))
+            checks = await half_open(service)
+            causes.clear()
+            await reset(service)
+            while not causes:
+                await asyncio.sleep(0)
+        return checks
+
+    (check,) = asyncio.run(asyncio.wait_for(main(), 10))
+    assert check.what.startswith("the service ended the silent connection after 0.")
+    assert check.what.endswith("; 1 pings came")
+    assert isinstance(causes[0], ConnectionResetError)
 
 
 # --- what the numbers mean -------------------------------------------------------------------------
