@@ -42,12 +42,14 @@ class Begin:
         health: Where its health is read; None: nowhere.
         must_have_health: Whether it is an error that there is none.
         start_s: How long the first opening handshake may take, in seconds; None: as any other.
+        met: Called when the service has answered it, before the first probe.
     """
 
     address: Address
     health: HealthReader | None
     must_have_health: bool = False
     start_s: float | None = None
+    met: Callable[[], None] = lambda: None
 
 
 def begin_at(address: Address, health_url: str | None, timeout_s: float) -> Begin:
@@ -110,6 +112,7 @@ async def verify(begin: Begin, settings: Settings, advance: Callable[[str], None
         raise VerifyError(f"{begin.address.shown}: {error}{hint}") from None
     except PeerError as error:
         raise VerifyError(f"{begin.address.shown}: {error}") from None
+    begin.met()
     health = begin.health if first is not None else None
     results: list[Result] = []
     is_served = True

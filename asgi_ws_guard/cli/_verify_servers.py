@@ -139,6 +139,11 @@ def _run_column(
     plan: Plan, server: str, form: str, log: Path, settings: Settings, advance: Callable[[str], None]
 ) -> Column:
     run, error, skipped = None, "", 0
+
+    def started() -> None:
+        nonlocal skipped
+        skipped = len(read_log(log))  # what a server says while it starts is not the probes' doing
+
     try:
         with serving(plan.target, server, form, log) as port:
             url = f"ws://{HOST}:{port}{plan.path}"
@@ -146,8 +151,7 @@ def _run_column(
             health = None
             if form == GUARDED:
                 health = HealthReader(f"http://{HOST}:{port}{HEALTH_PATH}/health", settings.timeout_s)
-            skipped = len(read_log(log))  # what a server says while it starts is not the probes' doing
-            begin = Begin(address, health, must_have_health=health is not None, start_s=START_TIMEOUT_S)
+            begin = Begin(address, health, health is not None, START_TIMEOUT_S, started)
             run = asyncio.run(verify(begin, settings, lambda probe: advance(f"{server} {form}: {probe}")))
             text = read_log(log)
     except (ServerError, VerifyError) as problem:

@@ -151,6 +151,12 @@ def test_connections_that_leak_are_seen(every: str) -> None:
     assert words(found, "afterwards") == "after 0.2 s 3 connections are left, and 0 handlers without one (0 zombies)"
 
 
+def test_connections_that_go_in_time_are_waited_for(every: str) -> None:
+    """It need not be at once."""
+    found = probe(f"{every}late", "reset", has_health=True)
+    assert levels(found) == {"reset": "held", "afterwards": "held"}
+
+
 def test_handlers_that_never_end_are_seen(every: str) -> None:
     """The guard ends the connection, but the handler stays: a zombie."""
     found = probe(f"{every}parks", "reset", "half-open", has_health=True, afterwards_s=0.2, timeout_s=1.5)
@@ -387,6 +393,8 @@ def test_a_failure_with_the_guard_is_status_1() -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "oversize-message: afterwards nobody is served" in done.stdout
     assert "(granian bare, granian guarded)" in one_line(done)
+    (row,) = [line for line in done.stdout.splitlines() if "tracebacks in the log" in line]
+    assert row.count(" 0 ") == 2
 
 
 # --- bad input -------------------------------------------------------------------------------------

@@ -69,15 +69,16 @@ parks = WebSocketGuardMiddleware(serving(_park), observers=(), linger_s=0.1, hea
 
 
 class Leaks:
-    """Forgets to forget a connection, and tells so in a health of its own."""
+    """Forgets to forget a connection, or does it late, and tells so in a health of its own."""
 
-    def __init__(self) -> None:
-        self._opened = 0
+    def __init__(self, forgets_after_s: float | None = None) -> None:
+        self._opened = self._open = 0
+        self._forgets_after_s = forgets_after_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
         if scope["type"] == "http":
-            counts = {"connecting": 0, "open": self._opened, "lingering": 0, "zombies": 0, "opened": self._opened}
+            counts = {"connecting": 0, "open": self._open, "lingering": 0, "zombies": 0, "opened": self._opened}
             body = json.dumps({"status": "ok", "reasons": [], "connections": counts}).encode()
             await send(
                 {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
@@ -85,10 +86,17 @@ class Leaks:
             await send({"type": "http.response.body", "body": body})
             return
         self._opened += scope["type"] == "websocket"
+        self._open += scope["type"] == "websocket"
         await echo(scope, receive, send)
+        if scope["type"] == "websocket" and self._forgets_after_s is not None:
+            asyncio.get_running_loop().call_later(self._forgets_after_s, self._forget)
+
+    def _forget(self) -> None:
+        self._open -= 1
 
 
 leaks = Leaks()
+late = Leaks(forgets_after_s=0.3)
 
 
 class HangsAfterReset:
@@ -118,7 +126,14 @@ async def _die(message: Message, receive: Receive, send: Send) -> None:
     await _echo(message, receive, send)
 
 
-dies = serving(_die)
+_dies = serving(_die)
+
+
+async def dies(scope: Scope, receive: Receive, send: Send) -> None:
+    """End the process for an oversize message; at its start, say something that is no fault of any client."""
+    if scope["type"] == "lifespan":
+        print("Traceback (most recent call last)", flush=True)
+    await _dies(scope, receive, send)
 
 
 async def _refuse(message: Message, receive: Receive, send: Send) -> None:
@@ -207,6 +222,7 @@ _EVERY: dict[str, ASGIApp] = {
     "echo": echo,
     "fails": fails,
     "impatient": impatient,
+    "late": late,
     "leaks": leaks,
     "never_reads": never_reads,
     "parks": parks,
