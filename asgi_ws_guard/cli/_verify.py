@@ -1,9 +1,9 @@
 """
 `asgi-ws-guard verify` against one address: all probes in turn, and after each whether all is as before.
 
-Bounded: a probe may take `PROBE_TIMEOUTS` times the timeout, the checks after it three times, the last look
-`Settings.afterwards_s`; at no time are more connections open than `Settings.connections` and a few. Imported by
-`_verify_command.py` and `_verify_servers.py`.
+Bounded: a probe may take `PROBE_TIMEOUTS` times the timeout (and `half_open_s`), the checks after it about six times
+when nothing answers, the last look `Settings.afterwards_s`; at no time are more connections open than
+`Settings.connections` and a few. Imported by `_verify_command.py` and `_verify_servers.py`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ async def verify(begin: Begin, settings: Settings, advance: Callable[[str], None
 async def _run(name: str, probe: Probe, service: Service, health: HealthReader | None) -> tuple[Result, bool]:
     """Run one probe, and look after it; tell also whether an ordinary client is still served."""
     began_s = time.monotonic()
-    limit_s = PROBE_TIMEOUTS * service.settings.timeout_s
+    settings = service.settings
+    limit_s = PROBE_TIMEOUTS * settings.timeout_s + (settings.half_open_s or 0.0)
     before = await _read(health)
     known = service.handshakes
     try:

@@ -74,8 +74,8 @@ def verify(
 
     TARGET is a running service, or an application that is started here on each installed server, without and with the
     guard. Nothing but the address is spoken to: no redirect is followed and no proxy used. Each of nine probes is over
-    after ten times the timeout at the latest, the whole run 25 seconds later. The exit status is 1 when a probe failed
-    (with the guard), 2 when there was nothing to probe.
+    after twelve times the timeout (and --half-open-s) at the latest, the whole run 25 seconds later. The exit status is
+    1 when a probe failed (with the guard), 2 when there was nothing to probe.
     """
     settings = Settings(timeout_s, connections, strict_origin, half_open_s, message, tuple(probe or ()))
     try:

@@ -235,7 +235,7 @@ def test_a_service_that_turns_everybody_away_is_served_by_that(every: str) -> No
         return []
 
     async def main(url: str) -> ProbeResult:
-        settings = Settings(timeout_s=0.2)
+        settings = Settings(timeout_s=0.1, half_open_s=0.5)
         service = Service(find_address(url, timeout_s=TIMEOUT_S), settings)
         await service.meet(TIMEOUT_S)
         result, is_served = await _run("endless", endless, service, None)
@@ -245,7 +245,7 @@ def test_a_service_that_turns_everybody_away_is_served_by_that(every: str) -> No
     assert levels(probe(f"{every}turns_away", "clean-close"))["clean-close"] == "held"
     result = asyncio.run(main(f"{every}turns_away"))
     assert [check.what for check in result.checks if check.level is Level.FAILED] == [
-        "the probe was not through after 1.2 s"
+        "the probe was not through after 1.1 s"
     ]
 
 
