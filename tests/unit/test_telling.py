@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -80,7 +81,8 @@ def heard(observer: Recorder, *kinds: type[Event]) -> list[tuple[Any, ...]]:
     found = []
     for event in observer.events:
         if isinstance(event, kinds):
-            values = [getattr(event, name) for name in type(event).__slots__]
+            own = dataclasses.fields(event)[len(dataclasses.fields(Event)) :]
+            values = [getattr(event, field.name) for field in own]
             found.append((type(event).__name__, *(round(one, 6) if isinstance(one, float) else one for one in values)))
     return found
 
