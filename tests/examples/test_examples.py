@@ -13,13 +13,15 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from asgi_ws_guard.cli._pages import open_page, read_until, refresh_pages
+from asgi_ws_guard.cli._pages import open_page, read_until, refresh_pages, reset
 from asgi_ws_guard.cli._report import LogCounts
 from asgi_ws_guard.cli._server import running_server
 
 NOTHING = LogCounts(empty_error=0, send_after_close=0, not_connected=0, other_errors=0, tracebacks=0)
 QUICK_CHAT = {"CHAT_INTERVAL_S": "0.05", "CHAT_DATABASE_S": "0.08"}
-STOP_TIMEOUT_S = 5.0
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FRAMEWORKS = ("fastapi", "starlette", "litestar", "quart", "channels", "falcon", "blacksheep")
+STOP_TIMEOUT_S = 15.0  # a handler that only sends is quiet for the guard's `linger_s` first
 REFRESHES = 8
 
 
@@ -93,13 +95,16 @@ def test_the_chat_is_a_chat(name: str, tmp_path: Path) -> None:
         asyncio.run(talk(server.port))
 
 
-async def use_quart(port: int) -> None:
+async def use_three_routes(port: int) -> None:
     """Use the three routes; leave the one that only sends."""
     async with open_page(port, "/echo") as page:
         await page.send("hello")
         assert await asyncio.wait_for(page.recv(), STOP_TIMEOUT_S) == "hello"
     async with open_page(port, "/push") as page:
         assert [await asyncio.wait_for(page.recv(), STOP_TIMEOUT_S) for _ in range(3)] == ["0", "1", "2"]
+    async with open_page(port, "/push") as page:
+        assert await asyncio.wait_for(page.recv(), STOP_TIMEOUT_S) == "0"
+        reset(page)
     async with open_page(port, "/close") as page:
         assert await asyncio.wait_for(page.recv(), STOP_TIMEOUT_S) == "goodbye"
         with pytest.raises(ConnectionClosed):
@@ -107,14 +112,24 @@ async def use_quart(port: int) -> None:
         assert (page.close_code, page.close_reason) == (4000, "done")
 
 
-def test_the_quart_application_echoes_pushes_and_closes(tmp_path: Path) -> None:
-    """All routes do what they say, no handler outlives its client, and no end leaves a traceback."""
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_an_application_echoes_pushes_and_closes(name: str, tmp_path: Path) -> None:
+    """All routes do what they say, a late send is quiet, no handler outlives its client, no end leaves a traceback."""
     log = tmp_path / "log"
-    with running_server("examples.quart_app:app", log=log) as server:
-        asyncio.run(use_quart(server.port))
+    with running_server(f"examples.{name}_app:app", log=log) as server:
+        asyncio.run(use_three_routes(server.port))
         server.process.terminate()
         server.process.wait(STOP_TIMEOUT_S)  # uvicorn waits for handlers that are still running
     assert LogCounts.of(log.read_text()) == NOTHING
+    assert "reason=app_closed" in log.read_text()  # the send too much was dropped, by the guard
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_an_example_is_short(name: str) -> None:
+    """At most 60 lines, one of which wraps it."""
+    text = (EXAMPLES / f"{name}_app.py").read_text()
+    assert text.count("\n") <= 60
+    assert text.count("WebSocketGuardMiddleware") == 2  # its import, and the one line
 
 
 async def read_ticks(port: int) -> list[str]:
