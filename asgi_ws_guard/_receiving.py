@@ -92,8 +92,16 @@ class Receiving:
 
     @property
     def is_over(self) -> bool:
-        """Whether the server has nothing more to say."""
-        return self._session.connection.disconnect_read or self._session.connection.finished
+        """
+        Whether the server has nothing more to say.
+
+        granian 2.8.7 is not asked after a denial: when nobody has read ``websocket.connect`` by then it panics, and its
+        whole worker ends.
+        """
+        connection = self._session.connection
+        if self._never_direct and connection.ended is not None and not connection.accepted:
+            return True
+        return connection.disconnect_read or connection.finished
 
     async def receive(self) -> Message:
         """Give the next message while the path may not read."""

@@ -370,6 +370,12 @@ async def close_before_accept(peer: Peer) -> None:
     await peer.close("close", 4003)
 
 
+async def close_unread(peer: Peer) -> None:
+    """Close instead of an accept, before anything was received, and receive then."""
+    await peer.close("close", 4003)
+    await peer.receive("late", 2.0)
+
+
 async def deny(peer: Peer) -> None:
     """Deny with a body, in ``parts`` messages and with ``pause`` seconds after the start."""
     await peer.connect()
@@ -531,6 +537,7 @@ SCENARIOS: dict[str, Callable[[Peer], Awaitable[None]]] = {
         return_before_accept,
         raise_before_accept,
         close_before_accept,
+        close_unread,
         deny,
         empty_text,
         close_while_receiving,

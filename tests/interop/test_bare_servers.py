@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from .clients import Answer, RawPeer, Seen, watch
-from .servers import DAPHNE, SERVERS, UVICORN_SANSIO, UVICORN_WSPROTO, Server
+from .servers import DAPHNE, GRANIAN, SERVERS, UVICORN_SANSIO, UVICORN_WSPROTO, Server
 from .sites import Site, Visit, error_line, serving
 
 T = TypeVar("T")
@@ -410,6 +410,13 @@ def test_close_before_accept(bare: Site) -> None:
     """A close instead of an accept is 403 on every server."""
     with bare.raw_visit("close-before-accept") as visit:
         assert visit.peer.answer().status == 403
+
+
+def test_a_receive_after_a_close_before_accept_is_the_end_of_granian(tmp_path: Path) -> None:
+    """When nobody has received before: it panics, which ends its worker with all other connections."""
+    with serving(GRANIAN, "probe:app", tmp_path) as site, site.raw_visit("close-unread") as visit:
+        assert visit.peer.answer().status is None
+        assert "panicked" in site.running.log
 
 
 def denial(visit: Visit, bare: Site) -> Answer:

@@ -311,6 +311,15 @@ def test_before_accept(guarded: Site, scenario: str, granian: int, others: int) 
     assert status == (None if unanswered else expected)
 
 
+def test_receive_after_a_close_before_accept(guarded: Site) -> None:
+    """G3: the client has its 403, a receive behind it gives something everywhere; bare it is the end of granian."""
+    with guarded.raw_visit("close-unread") as visit:
+        assert visit.peer.answer().status == 403
+        visit.ended()
+    assert visit.records("receive")[0]["message"]["type"].startswith("websocket.")
+    assert "panicked" not in guarded.running.log
+
+
 def test_denial_response_with_a_body(guarded: Site) -> None:
     """A denial with a body arrives where the server has the extension (daphne has not)."""
     if guarded.name == "daphne":

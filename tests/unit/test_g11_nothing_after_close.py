@@ -177,6 +177,45 @@ def test_a_close_that_is_stuck_holds_up_nobody_for_ever(who: str, watch: bool, o
         run(main)
 
 
+@pytest.mark.parametrize("on_granian", [False, True])
+@pytest.mark.parametrize("read_first", [False, True])
+def test_after_a_denial_granian_is_asked_nothing(read_first: bool, on_granian: bool) -> None:
+    """
+    The disconnect is given all the same; other servers still give their ``websocket.connect``.
+
+    granian 2.8.7 panics at a receive behind a denial before which nobody had read.
+    """
+
+    async def main() -> None:
+        server, asked, given = ScriptedServer(), list[str](), list[str]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if read_first:
+                await receive()
+            await send(CLOSE)
+            asked.clear()
+            given.extend([(await receive())["type"], (await receive())["type"]])
+            await asyncio.sleep(5)  # for the watch
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            def ask() -> Any:
+                asked.append("receive")
+                return receive()
+
+            await WebSocketGuardMiddleware(app, observers=())(scope, ask, send)
+
+        server.connect()
+        await server.call(serve)
+        waits = not on_granian and not read_first
+        assert given == ["websocket.connect" if waits else "websocket.disconnect", "websocket.disconnect"]
+        assert bool(asked) is not on_granian
+
+    with pytest.MonkeyPatch.context() as patch:
+        if on_granian:
+            _granian(patch)
+        run(main)
+
+
 def test_a_handler_that_is_stuck_in_its_close_is_cancelled_when_asked_for() -> None:
     """`cancel_after_s` counts from when the close was given up."""
 
