@@ -10,7 +10,7 @@ CODE := asgi_ws_guard tests examples benchmarks docs
 FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest-mock python-dotenv python-multipart pyyaml \
 	trio trustme typing_extensions watchfiles wsproto cryptography
 
-.PHONY: demo test lint types unit transparency bench venv clean
+.PHONY: demo test lint types unit transparency compatibility bench venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asgi-ws-guard demo
@@ -34,6 +34,10 @@ transparency: $(VENV)/.dev
 	$(INTERPRETER) -m venv $(VENV)-transparency
 	$(VENV)-transparency/bin/python -m pip install --quiet --editable ".[cli]" $(FOREIGN)
 	$(VENV)-transparency/bin/python -m tests.transparency
+
+# Every framework on every server, bare and guarded: writes docs/compatibility.md. About ten minutes.
+compatibility: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m compatibility
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.overhead

@@ -1,0 +1,44 @@
+"""python-socketio: `emit` and `disconnect` name a session; a refused handshake is an answer of its own protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import socketio
+
+from ..scenarios import HOOK, TOLD
+from ..stage import PAUSE_S, case, say
+
+sio: Any = socketio.AsyncServer(async_mode="asgi")
+
+
+@sio.event  # type: ignore[untyped-decorator, unused-ignore]
+async def connect(sid: str, environ: Any) -> bool:
+    """Serve one session."""
+    sio.start_background_task(_play, sid)
+    return case.get()[0] != "denial"
+
+
+async def _play(sid: str) -> None:
+    scenario = case.get()[0]
+    while not sio.manager.is_connected(sid, "/") and scenario != "denial":
+        await sio.sleep(PAUSE_S)  # until the answer to the handshake is out
+    await sio.emit("tick", {}, to=sid)
+    while scenario in ("push_close", "push_reset", "cleanup") and sio.manager.is_connected(sid, "/"):
+        await sio.emit("tick", {}, to=sid)
+        await sio.sleep(PAUSE_S)
+    if scenario in ("close_send", "double_close"):
+        await sio.disconnect(sid)
+        await (sio.disconnect(sid) if scenario == "double_close" else sio.emit("late", {}, to=sid))
+        say(TOLD)
+
+
+@sio.event  # type: ignore[untyped-decorator, unused-ignore]
+async def disconnect(sid: str, reason: str) -> None:
+    """Say goodbye behind the end."""
+    await sio.emit("bye", {}, to=sid)
+    await sio.disconnect(sid)
+    say(HOOK)
+
+
+app: Any = socketio.ASGIApp(sio, socketio_path="/socketio")
