@@ -1,8 +1,8 @@
 """
 Run every framework on every server, bare and guarded, and write the results and the page: ``make compatibility``.
 
-With ``--page`` it writes the page alone, from the results that are there. It exits with 1 when something does not hold
-with the guard and no limit says why.
+With names of frameworks it runs these alone and keeps the other results; with ``--page`` it runs none. It exits with 1
+when something does not hold with the guard and no limit says why.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from interop.servers import SERVERS, Server
@@ -30,13 +31,15 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--page"]:
         results = read()
     else:
-        results = _run()
+        results = _run(arguments or list(FRAMEWORKS))
+        if arguments:
+            results.held = {**read().held, **results.held}
         results.write(COMMITTED)
     PAGE.write_text(make_page(results))
     return _unexplained(results)
 
 
-def _run() -> Results:
+def _run(wanted: Sequence[str]) -> Results:
     results = Results(datetime.date.today().isoformat(), platform.python_version())
     servers = [server for server in SERVERS if not server.missing]
     for name, framework in FRAMEWORKS.items():
@@ -44,11 +47,15 @@ def _run() -> Results:
         if missing:
             results.left_out[name] = f"there is no {', no '.join(missing)} on this interpreter"
     present = [framework for name, framework in FRAMEWORKS.items() if name not in results.left_out]
+    asked = [framework for framework in present if framework.name in wanted]
     distributions = [*(server.distribution for server in servers), *(one.distribution for one in present)]
     results.versions = {name: importlib.metadata.version(name) for name in dict.fromkeys(distributions) if name}
     with ThreadPoolExecutor(SERVERS_AT_ONCE) as pool:
-        list(pool.map(lambda server: _fill(results, server, present), servers))
-    results.held = {name: results.held[name] for name in FRAMEWORKS if name in results.held}
+        list(pool.map(lambda server: _fill(results, server, asked), servers))
+    results.held = {
+        framework.name: {server.name: results.held[framework.name][server.name] for server in servers}
+        for framework in asked
+    }
     return results
 
 

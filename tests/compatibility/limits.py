@@ -87,7 +87,7 @@ LIMITS = (
         ("sanic",),
         ("catch_all",),
         "A handler that catches everything: Sanic runs it in a task of its own, and the guard cancels no task that an "
-        "application created. `cancel_after_s` ends it.",
+        "application created. `cancel_after_s` ends it, with a traceback of Sanic's.",
     ),
     Limit(
         ("sanic",),

@@ -147,6 +147,7 @@ async def _engine(url: str, path: str, scenario: Scenario) -> Seen:
     client.on("disconnect", lambda *_: events.put_nowait("disconnect"))
     try:
         await client.connect(url, transports=["websocket"], socketio_path=path, wait_timeout=5)
+        await client.emit("ready")
         while not scenario.leaves and await events.get() != "disconnect":
             pass
         for _ in range(MESSAGES if scenario.leaves else 0):

@@ -121,7 +121,8 @@ def test_an_application_echoes_pushes_and_closes(name: str, tmp_path: Path) -> N
         server.process.terminate()
         server.process.wait(STOP_TIMEOUT_S)  # uvicorn waits for handlers that are still running
     assert LogCounts.of(log.read_text()) == NOTHING
-    assert "reason=app_closed" in log.read_text()  # the send too much was dropped, by the guard
+    if name != "quart":  # from 0.23 on it cancels the handler before its late send
+        assert "reason=app_closed" in log.read_text()
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)

@@ -15,15 +15,13 @@ sio: Any = socketio.AsyncServer(async_mode="asgi")
 @sio.event  # type: ignore[untyped-decorator, unused-ignore]
 async def connect(sid: str, environ: Any) -> bool:
     """Serve one session."""
-    sio.start_background_task(_play, sid)
     return case.get()[0] != "denial"
 
 
-async def _play(sid: str) -> None:
+@sio.event  # type: ignore[untyped-decorator, unused-ignore]
+async def ready(sid: str) -> None:
+    """Play: the client has connected, and would miss nothing now."""
     scenario = case.get()[0]
-    while not sio.manager.is_connected(sid, "/") and scenario != "denial":
-        await sio.sleep(PAUSE_S)  # until the answer to the handshake is out
-    await sio.emit("tick", {}, to=sid)
     while scenario in ("push_close", "push_reset", "cleanup") and sio.manager.is_connected(sid, "/"):
         await sio.emit("tick", {}, to=sid)
         await sio.sleep(PAUSE_S)
