@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ BLOCKS = [
     for page in PAGES
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1)
 ]
+
+
+@pytest.fixture(autouse=True)
+def _not_on_granian(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is not granian's, although another test may have imported its module."""
+    monkeypatch.delitem(sys.modules, "granian._granian", raising=False)
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:

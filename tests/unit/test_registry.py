@@ -809,7 +809,7 @@ def test_the_documents_are_plain() -> None:
                     "denied": 0,
                     "aborted": 0,
                     "open": 1,
-                    "lingering": 0,
+                    "zombies": 0,
                     **messages,
                     "success_rate": 1.0,
                 }

@@ -217,7 +217,7 @@ def _route(tally: Tally) -> dict[str, object]:
         "denied": tally.denied,
         "aborted": tally.aborted,
         "open": tally.active,
-        "lingering": tally.zombies,
+        "zombies": tally.zombies,
         **_sends(tally.books),
         "success_rate": _rate(tally.books.forwarded, tally.books.attempted),
     }
