@@ -174,9 +174,9 @@ async def oversize(service: Service) -> list[Check]:
         peer.skip()
         if service.talks or service.answers:
             lives = await peer.message(SIGN_OF_LIFE_S)
-            await peer.ping(REFUSAL_S)  # its answer comes behind the message, if at all
         else:
             lives = await peer.ping(SIGN_OF_LIFE_S)
+        await peer.watch(REFUSAL_S)  # the server answers a ping by itself, before its application has seen the message
         if peer.is_over and peer.close_code is None:
             # daphne 4.2 does so itself: autobahn drops the transport of a message that is too large
             what = f"{OVERSIZE_BYTES} bytes: the connection is cut without a close frame, where {TOO_BIG} would say why"
