@@ -57,9 +57,8 @@ def _litestar(scope: Scope) -> Any:
 
 def _quart(scope: Scope) -> Any:
     """Quart 0.20 and later: the rule of the websocket context, which the handler's task has."""
-    context = getattr(sys.modules.get("quart.globals"), "_cv_websocket", None)
-    websocket = getattr(context.get(None) if context is not None else None, "websocket", None)
-    return getattr(getattr(websocket, "url_rule", None), "rule", None)
+    quart: Any = sys.modules.get("quart.globals")
+    return None if quart is None else quart.websocket.url_rule.rule
 
 
 def _template(route: object) -> Any:
