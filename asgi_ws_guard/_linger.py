@@ -128,13 +128,13 @@ class Linger:
         return "drop"
 
     async def yield_if_tight(self) -> None:
-        """Let the loop go round when many late calls came without a turn of it, else return without suspending."""
+        """Pause when many late calls came without a turn of the loop, else return without suspending."""
         self._calls_in_turn += 1
         if self._calls_in_turn == 1:
             self._loop.soon(self._new_turn)
         if self._calls_in_turn >= CALLS_PER_TURN:
             self._calls_in_turn = 0
-            await self._loop.turn()
+            await self._loop.pause()
 
     def cancel_in(self, delay_s: float, *, only_loops: bool) -> None:
         """

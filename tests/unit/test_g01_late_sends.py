@@ -14,6 +14,7 @@ from asgi_ws_guard import (
     ProtocolError,
     WebSocketGuardMiddleware,
 )
+from asgi_ws_guard._loops import PAUSE_S
 from asgi_ws_guard._path import GRANT
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
@@ -155,12 +156,13 @@ def test_a_tight_loop_of_late_sends_starves_nobody(ended_by: str) -> None:
                 nonlocal turns
                 while True:
                     turns += 1
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(PAUSE_S / 2)
 
             beside = asyncio.create_task(other())
             for _ in range(1000):
                 await send(TEXT)
             assert 50 <= turns <= 500
+            assert asyncio.get_running_loop().time() >= 50 * PAUSE_S, "other threads got no chance"
             beside.cancel()
 
         server.connect()
