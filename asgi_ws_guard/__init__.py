@@ -20,6 +20,7 @@ from ._events import (
     HandlerOutlived,
     HandlerStopped,
     Handshake,
+    Identity,
     LateSend,
     Leaked,
     MessageHandled,
@@ -38,7 +39,23 @@ from ._events import (
 from ._exceptions import ConfigurationError, ConnectionClosed, GuardError, ProtocolError
 from ._handle import ConnectionHandle, current_connection
 from ._middleware import WebSocketGuardMiddleware
-from ._plugin import Allow, Close, Decision, Deny, Drop, MessagePolicy, Observer, Policy, Statistics, Tally
+from ._plugin import (
+    Allow,
+    Close,
+    Deadlines,
+    Decision,
+    Delay,
+    Deny,
+    Drop,
+    FirstMessage,
+    Gate,
+    MessagePolicy,
+    Observer,
+    Policy,
+    ReleasingPolicy,
+    Statistics,
+    Tally,
+)
 from ._state import State
 
 __all__ = [
@@ -55,16 +72,21 @@ __all__ = [
     "ConfigurationError",
     "ConnectionClosed",
     "ConnectionHandle",
+    "Deadlines",
     "Decision",
+    "Delay",
     "Deny",
     "Drop",
     "DropReason",
     "Ended",
     "Event",
+    "FirstMessage",
+    "Gate",
     "GuardError",
     "HandlerOutlived",
     "HandlerStopped",
     "Handshake",
+    "Identity",
     "Initiator",
     "LateSend",
     "Leaked",
@@ -81,6 +103,7 @@ __all__ = [
     "ProtocolError",
     "ReadAheadFull",
     "Rejected",
+    "ReleasingPolicy",
     "SendTimedOut",
     "State",
     "Statistics",

@@ -14,7 +14,7 @@ import this one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,6 +34,22 @@ class DropReason(_Word):
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """
+    Who is behind a connection, as a policy found out.
+
+    Attributes:
+        subject: What names a user or a service, hashable and the same for all of its connections; hidden from `repr`.
+        expires_unix_s: Seconds since 1970 at which the connection is closed unless it was renewed; None: never.
+        label: What logs, spans and pages may show of it; empty: nothing.
+    """
+
+    subject: Hashable = field(repr=False)
+    expires_unix_s: float | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Handshake:
     """
     What the client asked for: the scope of the opening handshake, frozen.
@@ -48,6 +64,8 @@ class Handshake:
         http_version: ``"1.1"`` or ``"2"``.
         subprotocols: What the client offered, in its order; tokens travel there too, hidden from `repr`.
         can_deny: Whether the server offers the denial response extension.
+        connection_id: 16 hexadecimal digits, the same as in every event; empty in a handshake made by hand.
+        identity: Who it is, as an earlier policy found out; None: unknown, as always in `Opened`.
     """
 
     path: str
@@ -59,6 +77,8 @@ class Handshake:
     http_version: str
     subprotocols: tuple[str, ...] = field(repr=False)
     can_deny: bool
+    connection_id: str = ""
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ decision, and the session acts on it. Plugins import this module, the events and
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from ._close import CloseCode, CloseStatus
-from ._events import Books, Event, Handshake
+from ._events import Books, Event, Handshake, Identity
 
 
 @runtime_checkable
@@ -97,9 +97,75 @@ class Statistics(Protocol):
         """Give the exceptions of observers that were contained. Dict: name of an observer -> number."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """
+    How long a connection may take; each is None without a limit, and the shortest of several policies counts.
+
+    Attributes:
+        handshake_s: Seconds from the handshake to the application's accept or denial; then it is denied with 503.
+        idle_s: Seconds without a message from the client; then it is closed with `idle_code`.
+        max_age_s: Seconds from the accept; then it is closed with `max_age_code`.
+        send_s: Seconds that the peer may take for one message, as the guard's option ``send_timeout_s``.
+        idle_code: Close code of an idle connection.
+        max_age_code: Close code of a connection that is too old.
+    """
+
+    handshake_s: float | None = None
+    idle_s: float | None = None
+    max_age_s: float | None = None
+    send_s: float | None = None
+    idle_code: int = int(CloseCode.NORMAL_CLOSURE)
+    max_age_code: int = int(CloseCode.SERVICE_RESTART)
+
+
+class Gate(Protocol):
+    """Answers for every message that one connection receives; made by a policy for that connection alone."""
+
+    def __call__(self, size: int, /) -> Allow | Drop | Delay | Close:
+        """
+        Answer one message before it is delivered, at once.
+
+        Args:
+            size: Length of the payload, in bytes of UTF-8 for text.
+        """
+
+
+class FirstMessage(Protocol):
+    """Answers for the first message of a connection, which tells who the client is."""
+
+    timeout_s: float
+    """Seconds from the accept in which it has to come; then the connection is closed with 4401."""
+
+    def __call__(self, payload: str | bytes, /) -> Allow | Close | Awaitable[Allow | Close]:
+        """
+        Answer the first message. The application never sees it, and its accept returns only when this has allowed.
+
+        Args:
+            payload: The message.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Let it pass."""
+    """
+    Let it pass. What a policy lays down beside that counts for an opening handshake only.
+
+    Attributes:
+        identity: Who the client is; later policies find it in their handshake, the application at its connection.
+        subprotocol: What the guard answers for an application that accepts without one; None: nothing.
+        hidden_subprotocols: Offers of the client that the application is not to see: tokens travel there.
+        gate: Asked for every received message.
+        first_message: Asked for the first received message.
+        deadlines: How long the connection may take.
+    """
+
+    identity: Identity | None = None
+    subprotocol: str | None = None
+    hidden_subprotocols: tuple[str, ...] = field(default=(), repr=False)
+    gate: Gate | None = None
+    first_message: FirstMessage | None = None
+    deadlines: Deadlines | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +196,20 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class Delay:
+    """
+    Deliver one received message later, and read none meanwhile, so that the transport pushes back.
+
+    Attributes:
+        delay_s: Seconds, more than 0.
+        reason: One word for logs and metrics, from a finite set.
+    """
+
+    delay_s: float
+    reason: str = "delayed"
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """
     Close the connection.
@@ -145,7 +225,7 @@ class Close:
     end: CloseStatus = CloseStatus.RATE_LIMITED
 
 
-Decision = Allow | Deny | Drop | Close
+Decision = Allow | Deny | Drop | Delay | Close
 
 
 class Policy(Protocol):
@@ -160,6 +240,19 @@ class Policy(Protocol):
 
         Returns:
             The decision, or an awaitable of it.
+        """
+
+
+@runtime_checkable
+class ReleasingPolicy(Protocol):
+    """A policy that wants to know when what it admitted is over: who counts live connections."""
+
+    def release(self, connection_id: str) -> None:
+        """
+        Hear of the end of a connection, once for each that this policy allowed, also when a later one denied it.
+
+        Args:
+            connection_id: As in the handshake.
         """
 
 

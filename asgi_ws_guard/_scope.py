@@ -54,12 +54,13 @@ _DEFAULTS = {
 }
 
 
-def handshake_of(scope: Scope) -> Handshake:
+def handshake_of(scope: Scope, connection_id: str = "") -> Handshake:
     """
     Freeze what a client asked for.
 
     Args:
         scope: A scope made by `whole_scope`.
+        connection_id: The connection that it opens.
 
     Returns:
         The handshake; whatever is malformed in the scope becomes a plain default instead of an error.
@@ -74,6 +75,7 @@ def handshake_of(scope: Scope) -> Handshake:
         http_version=str(scope["http_version"]),
         subprotocols=tuple(map(str, scope["subprotocols"])) if isinstance(scope["subprotocols"], list | tuple) else (),
         can_deny=can_deny(scope),
+        connection_id=connection_id,
     )
 
 

@@ -159,7 +159,7 @@ class Session:
         _current.set(self.handle)
         handshake: Handshake | None = None
         if self._dispatch.observers or self.options.policies:
-            handshake = handshake_of(scope)
+            handshake = handshake_of(scope, self.connection_id)
             self.tell((Opened(self.connection_id, self.loop.time(), handshake),))
         return handshake is None or not self.options.policies or await admits(self, handshake, send)
 
