@@ -5,6 +5,8 @@ INTERPRETER := $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/n
 	ls -1 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/$(notdir $(PYTHON)) 2>/dev/null | tail -n 1)
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
+# Most tests wait for a server or a deadline, so that more of them than cores run side by side.
+JOBS ?= 4
 CODE := asgi_ws_guard tests examples benchmarks docs
 
 FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest-mock python-dotenv python-multipart pyyaml \
@@ -25,7 +27,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/coverage run -m pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --cov --cov-report=
 	$(BIN)/coverage report --fail-under=100 --include='*/_close.py,*/_exceptions.py,*/_events.py,*/_state.py,*/_connection.py'
 	$(BIN)/coverage report --fail-under=95 --omit='*/cli/*'
 

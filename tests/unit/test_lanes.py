@@ -34,6 +34,9 @@ class Measuring(Recorder):
 class Answering:
     """A message policy with one answer for each direction."""
 
+    def __repr__(self) -> str:
+        return "Answering"  # the same in each process: it becomes the name of a test
+
     def __init__(self, received: Allow | Drop | Close, sent: Allow | Drop | Close) -> None:
         self.answers = {"received": received, "sent": sent}
 

@@ -183,6 +183,9 @@ def test_a_host_is_no_template() -> None:
 class Hostile:
     """An object that raises whatever it is asked."""
 
+    def __repr__(self) -> str:
+        return "Hostile"  # the same in each process: it becomes the name of a test
+
     def __getattr__(self, name: str) -> object:
         raise RuntimeError(name)
 

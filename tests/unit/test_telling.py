@@ -305,6 +305,9 @@ async def _echo_and_fail(server: ScriptedServer, receive: Receive, send: Send) -
 class _AllowsAll:
     """A policy that allows everything, for which every message takes the slow path."""
 
+    def __repr__(self) -> str:
+        return "AllowsAll"  # the same in each process: it becomes the name of a test
+
     def message(self, connection_id: str, direction: str, size: int) -> Allow:
         """Allow."""
         return Allow()
