@@ -10,38 +10,78 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from ._close import CloseCode, CloseStatus
 from ._dispatch import name_of
 from ._events import Handshake
-from ._plugin import ALLOW, Allow, Close, Deny, Drop, MessagePolicy, Policy
+from ._plugin import ALLOW, Allow, Close, Deny, Drop, MessagePolicy, Policy, ReleasingPolicy
+from ._terms import NO_TERMS, Terms, allow_fault, deny_fault
 
 _log = logging.getLogger("asgi_ws_guard")
 FAILED = "policy_failed"
 
 
-async def admit(policies: Sequence[Policy], handshake: Handshake) -> tuple[str, Allow | Deny]:
+async def admit(policies: Sequence[Policy], handshake: Handshake, admitted: list[Policy]) -> tuple[str, Terms | Deny]:
     """
     Ask every policy whether a client may come in, until one denies.
 
     Args:
         policies: In the order in which they are asked.
-        handshake: What the client asked for.
+        handshake: What the client asked for; each policy gets it with the identity that those before it found.
+        admitted: Takes each policy that answered `Allow`, at once, for `release`.
 
     Returns:
-        The name of the policy that answered last, and its answer.
+        The name of the policy that denied and its answer, or an empty name and the terms of all.
     """
+    terms = NO_TERMS
     for policy in policies:
+        if handshake.identity is not terms.identity:
+            handshake = replace(handshake, identity=terms.identity)
+        decision = await _ask(policy, handshake, admitted)
+        if isinstance(decision, Deny):
+            return name_of(policy), decision
+        terms = terms.adding(name_of(policy), decision)
+    return "", terms
+
+
+async def _ask(policy: Policy, handshake: Handshake, admitted: list[Policy]) -> Allow | Deny:
+    """Ask one policy; its answer is known to be without fault."""
+    try:
+        answer = policy.admit(handshake)
+        decision: object = await answer if inspect.isawaitable(answer) else answer
+        if isinstance(decision, Allow):
+            admitted.append(policy)
+            fault = allow_fault(decision)
+        elif isinstance(decision, Deny):
+            fault = deny_fault(decision)
+        else:
+            return Deny(reason="not_a_decision")
+    except Exception as error:  # noqa: BLE001 - fail closed
+        _log.error("policy %s raised at a handshake: denied", name_of(policy), exc_info=error)
+        return Deny(status=500, reason=FAILED)
+    if fault is not None:
+        _log.error("policy %s gave a malformed answer at a handshake: denied: %s", name_of(policy), fault)
+        return Deny(status=500, reason=FAILED)
+    return decision
+
+
+def release(admitted: list[Policy], connection_id: str) -> None:
+    """
+    Tell the policies that let a connection in of its end, those that want to know, each once, the last one first.
+
+    Args:
+        admitted: Those that answered `Allow`; empty afterwards.
+        connection_id: The connection.
+    """
+    while admitted:
+        policy = admitted.pop()
         try:
-            answer = policy.admit(handshake)
-            decision = await answer if inspect.isawaitable(answer) else answer
-        except Exception as error:  # noqa: BLE001 - fail closed
-            _log.error("policy %s raised at a handshake: denied", name_of(policy), exc_info=error)
-            decision = Deny(status=500, reason=FAILED)
-        if not isinstance(decision, Allow):
-            return name_of(policy), decision if isinstance(decision, Deny) else Deny(reason="not_a_decision")
-    return "", ALLOW
+            if isinstance(policy, ReleasingPolicy):
+                policy.release(connection_id)
+        except Exception as error:  # noqa: BLE001 - the others are to hear of it too
+            _log.error("policy %s raised at a release", name_of(policy), exc_info=error)
 
 
 def judge(

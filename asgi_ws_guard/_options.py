@@ -123,6 +123,8 @@ def _policies(policies: object) -> tuple[Any, ...]:
     for policy in asked:
         if isinstance(policy, type) or not (_has(policy, "admit") or _has(policy, "message")):
             raise ConfigurationError("policies", policy, "objects with a method 'admit' or 'message'")
+        if inspect.iscoroutinefunction(getattr(policy, "release", None)):
+            raise ConfigurationError("policies", policy, "objects whose method 'release' is not async")
     return asked
 
 

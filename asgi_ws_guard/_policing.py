@@ -14,6 +14,7 @@ from ._events import DropReason, Handshake, PolicyApplied
 from ._lanes import payload_size
 from ._plugin import Allow, Close, Deny, Drop
 from ._servers import peer_lost
+from ._terms import Terms
 from ._types import Message, Send
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
     Returns:
         Whether the application is to be called.
     """
-    policy, decision = await admit(session.options.policies, handshake)
-    if isinstance(decision, Allow):
+    policy, decision = await admit(session.options.policies, handshake, session.admitted)
+    if isinstance(decision, Terms):
+        session.terms = decision
         return True
+    session.release()
     _tell(session, policy, "deny", decision.reason)
     session.tell(session.connection.deny(session.loop.time(), status=decision.end, response_status=decision.status))
     try:

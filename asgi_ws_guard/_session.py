@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ._adapter import HANDLE_KEY
+from ._admission import release
 from ._close import CloseCode, CloseStatus, Initiator
 from ._connection import Connection, End
 from ._edge import without_disconnects
@@ -37,6 +38,7 @@ from ._sending import Sending
 from ._servers import cancel_loses_messages
 from ._state import State
 from ._telling import Telling
+from ._terms import NO_TERMS, Terms
 from ._types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from ._ledger import Ledger
     from ._loops import Flag
     from ._options import Options
+    from ._plugin import Policy
     from ._senders import Senders
     from ._watch import Watch
 
@@ -58,6 +61,7 @@ class Session:
 
     Attributes:
         account: The sums of its route in the ledger, None before the accept.
+        admitted: Policies that let it in, and have not heard of its end.
         connection: Its state and its books.
         handle: What the application may know of it.
         is_zombie: Whether the handler goes on long after the end, and nothing will stop it.
@@ -69,6 +73,7 @@ class Session:
         sending: The sending side.
         task: The task that runs the handler, None when it is done.
         telling: Tells of single messages, None when nobody wants to hear of them.
+        terms: On what terms the policies let it in; its identity is replaced when it becomes known or is renewed.
     """
 
     __slots__ = (
@@ -84,6 +89,7 @@ class Session:
         "_url_path",
         "_watch",
         "account",
+        "admitted",
         "connection",
         "handle",
         "is_zombie",
@@ -95,6 +101,7 @@ class Session:
         "sending",
         "task",
         "telling",
+        "terms",
     )
 
     def __init__(
@@ -120,6 +127,8 @@ class Session:
         self._scope: Scope | None = scope
         self.telling = Telling(self) if dispatch.asks_for("wants_messages") else None
         self.account: Account | None = None
+        self.admitted: list[Policy] = []
+        self.terms: Terms = NO_TERMS
         self.over: Books | None = None
         self._outer: ConnectionHandle | None = None
         self._absorbed: BaseException | None = None
@@ -199,6 +208,7 @@ class Session:
             error: What leaves the guard.
         """
         _current.set(self._outer)
+        self.release()
         self.end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
         self.has_ended()
         self.find_route()
@@ -208,6 +218,10 @@ class Session:
             self.telling.handled()
         self.tell(self._close_books(error))
         self._absorbed = None
+
+    def release(self) -> None:
+        """Tell the policies that let the connection in that it is over, once."""
+        release(self.admitted, self.connection_id)
 
     @property
     def connection_id(self) -> str:

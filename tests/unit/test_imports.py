@@ -51,6 +51,7 @@ TABLE = {
     "_servers": "shell",
     "_session": "shell",
     "_telling": "shell",
+    "_terms": "shell",
     "_watch": "shell",
     "__init__": "rest",
     "__main__": "rest",
