@@ -57,13 +57,13 @@ async def _ask(policy: Policy, handshake: Handshake, admitted: list[Policy]) -> 
         elif isinstance(decision, Deny):
             fault = deny_fault(decision)
         else:
-            return Deny(reason="not_a_decision")
+            return Deny(body=b"", reason="not_a_decision")
     except Exception as error:  # noqa: BLE001 - fail closed
         _log.error("policy %s raised at a handshake: denied", name_of(policy), exc_info=error)
-        return Deny(status=500, reason=FAILED)
+        return Deny(status=500, body=b"", reason=FAILED)
     if fault is not None:
         _log.error("policy %s gave a malformed answer at a handshake: denied: %s", name_of(policy), fault)
-        return Deny(status=500, reason=FAILED)
+        return Deny(status=500, body=b"", reason=FAILED)
     return decision
 
 

@@ -175,15 +175,15 @@ class Deny:
 
     Attributes:
         status: HTTP status, 400 to 599.
-        body: Body of the answer; nothing secret, it goes to a stranger.
-        headers: Pairs of lower-case name and value, beside ``content-length``.
+        body: Body of the answer; nothing secret, it goes to a stranger. None: `reason` and `status` as JSON.
+        headers: Pairs of lower-case name and value, beside ``content-length`` and ``content-type``, which are added.
         end: The class of the end, for telemetry.
-        reason: One word for logs and metrics, from a finite set.
+        reason: One word for the answer, for logs and for metrics, from a finite set.
     """
 
     status: int = 403
-    body: bytes = b""
-    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"text/plain; charset=utf-8"),)
+    body: bytes | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     end: CloseStatus = CloseStatus.DENIED
     reason: str = "denied"
 

@@ -6,6 +6,8 @@ Does what policies say about one connection: denies its handshake, drops a messa
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from ._admission import admit, judge
@@ -35,6 +37,8 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
     """
     policy, decision = await admit(session.options.policies, handshake, session.admitted)
     if isinstance(decision, Terms):
+        if decision.subprotocol not in handshake.subprotocols:  # what nobody offered fails the client's handshake
+            decision = replace(decision, subprotocol=None)
         session.terms = decision
         return True
     session.release()
@@ -105,7 +109,16 @@ async def _deny(decision: Deny, send: Send, *, can_answer: bool) -> None:
     if not can_answer:
         await send({"type": "websocket.close", "code": int(CloseCode.POLICY_VIOLATION), "reason": ""})
         return
-    length = (b"content-length", str(len(decision.body)).encode("ascii"))
-    headers = [*decision.headers, length]
+    body = decision.body
+    if body is None:
+        body = json.dumps({"error": decision.reason, "status": decision.status}).encode("ascii")
+    headers = [(name, value) for name, value in decision.headers if name != b"content-length"]
+    if body and all(name != b"content-type" for name, _ in headers):
+        headers.append((b"content-type", _JSON if decision.body is None else _PLAIN))
+    headers.append((b"content-length", str(len(body)).encode("ascii")))
     await send({"type": "websocket.http.response.start", "status": decision.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": decision.body})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+_JSON = b"application/json"
+_PLAIN = b"text/plain; charset=utf-8"

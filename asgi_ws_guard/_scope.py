@@ -1,12 +1,12 @@
 """
-What an ASGI scope says: its defaults filled in (G10), and frozen for observers and policies.
+What an ASGI scope says: its defaults filled in (G10), frozen for observers and policies, without what policies hide.
 
 It reads a scope once at the opening handshake and never changes the server's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ._events import Handshake
@@ -77,6 +77,35 @@ def handshake_of(scope: Scope, connection_id: str = "") -> Handshake:
         can_deny=can_deny(scope),
         connection_id=connection_id,
     )
+
+
+def hide(scope: Scope, subprotocols: Collection[str]) -> None:
+    """
+    Take offers of the client out of an application's scope, for tokens travel there, which it might log or choose.
+
+    Args:
+        scope: A scope made by `whole_scope`; only it is changed, not the server's lists in it.
+        subprotocols: The offers that it is not to show.
+    """
+    if not subprotocols:
+        return
+    scope["subprotocols"] = [one for one in scope["subprotocols"] if one not in subprotocols]
+    scope["headers"] = [
+        (name, value)
+        for name, value in ((name, _shown(name, value, subprotocols)) for name, value in scope["headers"])
+        if value is not None
+    ]
+
+
+def _shown(name: Any, value: Any, hidden: Collection[str]) -> Any:
+    """Give what a header shows without the hidden offers; None when nothing is left of it."""
+    if _octets(name).lower() != b"sec-websocket-protocol":
+        return value
+    offers = [one.strip() for one in _octets(value).decode("latin-1").split(",")]
+    left = [one for one in offers if one not in hidden]
+    if len(left) == len(offers):
+        return value
+    return ", ".join(left).encode("latin-1") or None
 
 
 def can_deny(scope: Scope) -> bool:

@@ -8,7 +8,7 @@ awaited; only then the message counts as forwarded. Nothing is sent to the serve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from ._callsite import call_site
@@ -81,6 +81,8 @@ class Sending:
         session = self._session
         session.see_sender()
         session.find_route()
+        if session.terms.subprotocol is not None:
+            message = _answering(message, session.terms.subprotocol)
         step = session.connection.send(message, session.loop.time())
         session.count_accepted()
         session.tell(step.events)
@@ -342,3 +344,17 @@ class Sending:
 
     def _turned(self) -> None:
         self._is_busy = False
+
+
+def _answering(message: Message, subprotocol: str) -> Message:
+    """Answer the client's offer in an accept that does not: a browser fails a handshake whose offer gets no answer."""
+    if not isinstance(message, Mapping) or message.get("type") != "websocket.accept" or message.get("subprotocol"):
+        return message
+    headers = message.get("headers") or ()
+    is_answered = isinstance(headers, Iterable) and any(_is_answer(pair) for pair in headers)
+    return message if is_answered else {**message, "subprotocol": subprotocol}
+
+
+def _is_answer(pair: object) -> bool:
+    name = pair[0] if isinstance(pair, list | tuple) and pair else None
+    return isinstance(name, bytes) and name.lower() == b"sec-websocket-protocol"

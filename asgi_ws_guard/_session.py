@@ -33,7 +33,7 @@ from ._path import Path
 from ._policing import admits
 from ._receiving import Receiving
 from ._route import route_of
-from ._scope import can_deny, handshake_of
+from ._scope import can_deny, handshake_of, hide
 from ._sending import Sending
 from ._servers import cancel_loses_messages
 from ._state import State
@@ -170,7 +170,11 @@ class Session:
         if self._dispatch.observers or self.options.policies:
             handshake = handshake_of(scope, self.connection_id)
             self.tell((Opened(self.connection_id, self.loop.time(), handshake),))
-        return handshake is None or not self.options.policies or await admits(self, handshake, send)
+        if handshake is None or not self.options.policies:
+            return True
+        is_admitted = await admits(self, handshake, send)
+        hide(scope, self.terms.hidden_subprotocols)
+        return is_admitted
 
     async def settle(self, error: BaseException | None) -> BaseException | None:
         """

@@ -105,7 +105,7 @@ def test_who_is_denied_gets_an_answer_and_the_application_never_hears(is_async: 
         {
             "type": "websocket.http.response.start",
             "status": 401,
-            "headers": [(b"x-a", b"b"), (b"content-length", b"4")],
+            "headers": [(b"x-a", b"b"), (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"4")],
         },
         {"type": "websocket.http.response.body", "body": b"who?"},
     ]
@@ -115,6 +115,29 @@ def test_who_is_denied_gets_an_answer_and_the_application_never_hears(is_async: 
     end = seen.one(Rejected)
     assert (end.status, end.initiator, end.response_status) == (CloseStatus.UNAUTHORIZED, Initiator.GUARD, 401)
     assert seen.names() == ["Opened", "PolicyApplied", "Ended", "Rejected"]
+
+
+@pytest.mark.parametrize(
+    ("deny", "headers", "body"),
+    [
+        (
+            Deny(status=429, headers=((b"retry-after", b"7"),), reason="too_many"),
+            [(b"retry-after", b"7"), (b"content-type", b"application/json"), (b"content-length", b"36")],
+            b'{"error": "too_many", "status": 429}',
+        ),
+        (Deny(body=b""), [(b"content-length", b"0")], b""),
+        (
+            Deny(body=b"<p>", headers=((b"content-type", b"text/html"), (b"content-length", b"99"))),
+            [(b"content-type", b"text/html"), (b"content-length", b"3")],
+            b"<p>",
+        ),
+    ],
+)
+def test_a_denial_is_a_whole_answer(deny: Deny, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    """Without a body of its own the reason goes out as JSON; length and type are right whatever a policy gives."""
+    server, _, _ = _knock(_Admits(deny))
+    assert server.sent[0]["headers"] == headers
+    assert server.sent[1]["body"] == body
 
 
 def test_a_server_without_the_extension_gets_a_close() -> None:
@@ -160,6 +183,7 @@ def test_a_policy_that_fails_denies(answer: object, is_async: bool, caplog: pyte
     assert not called
     is_error = isinstance(answer, Exception)
     assert server.sent[0]["status"] == (500 if is_error else 403)
+    assert server.sent[1]["body"] == b""
     assert seen.one(PolicyApplied).reason == ("policy_failed" if is_error else "not_a_decision")
     assert len(caplog.records) == is_error
 
