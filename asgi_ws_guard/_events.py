@@ -192,6 +192,18 @@ class Accepted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Identified(Event):
+    """
+    It is known who is behind the connection, at its handshake or later; told when there is something to show.
+
+    Attributes:
+        label: As in `Identity`, made printable and short; never empty, and other than the one that was told before.
+    """
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended(Event):
     """The connection has ended; its handler may still be running."""
 

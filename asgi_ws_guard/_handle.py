@@ -8,11 +8,14 @@ it for its handler; the tasks that the handler creates inherit it.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ._close import Initiator
-from ._events import Books
+from ._events import Books, Identity
+from ._exceptions import ProtocolError
 from ._state import State
+from ._terms import identity_fault, is_finite
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -68,6 +71,46 @@ class ConnectionHandle:
         """Who ended the connection, None before the end."""
         end = self._session.connection.ended
         return None if end is None else end.initiator
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who is behind the connection, as a policy or `identify` said; None: nobody knows."""
+        return self._session.terms.identity
+
+    def identify(self, identity: Identity) -> None:
+        """
+        Say who is behind the connection: for an application that finds out by itself, or learns that it is another.
+
+        What policies counted for the identity before stays counted there. After the end nothing hangs on it.
+
+        Args:
+            identity: Counts from now on, its expiry too.
+
+        Raises:
+            ValueError: It is no `Identity`, or malformed.
+        """
+        fault = identity_fault(identity)
+        if fault is not None:
+            raise ValueError(f"identity: {fault}")
+        self._session.identify(identity)
+
+    def renew(self, expires_unix_s: float | None) -> None:
+        """
+        Move the time at which the connection is closed with 4401, for a client that showed a fresh token.
+
+        Args:
+            expires_unix_s: Seconds since 1970; what is over closes the connection; None: never.
+
+        Raises:
+            ValueError: It is not a number of seconds.
+            ProtocolError: Nobody knows who is behind the connection, so that nothing expires; see `identify`.
+        """
+        if expires_unix_s is not None and not is_finite(expires_unix_s):
+            raise ValueError(f"expires_unix_s={expires_unix_s!r} is not a number of seconds since 1970, or None")
+        identity = self.identity
+        if identity is None:
+            raise ProtocolError("renew() of a connection without an identity", self.state.value, None, ())
+        self._session.identify(replace(identity, expires_unix_s=expires_unix_s))
 
     @property
     def books(self) -> Books:

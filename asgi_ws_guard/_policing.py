@@ -40,6 +40,8 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
         if decision.subprotocol not in handshake.subprotocols:  # what nobody offered fails the client's handshake
             decision = replace(decision, subprotocol=None)
         session.terms = decision
+        if decision.identity is not None:
+            session.identify(decision.identity)
         return True
     session.release()
     _tell(session, policy, "deny", decision.reason)

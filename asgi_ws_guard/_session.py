@@ -21,6 +21,8 @@ from ._events import (
     DropReason,
     Event,
     Handshake,
+    Identified,
+    Identity,
     Leaked,
     Opened,
     ReadAheadFull,
@@ -38,7 +40,7 @@ from ._sending import Sending
 from ._servers import cancel_loses_messages
 from ._state import State
 from ._telling import Telling
-from ._terms import NO_TERMS, Terms
+from ._terms import NO_TERMS, Terms, shown
 from ._types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -222,6 +224,17 @@ class Session:
             self.telling.handled()
         self.tell(self._close_books(error))
         self._absorbed = None
+
+    def identify(self, identity: Identity) -> None:
+        """
+        Know from now on who is behind the connection, and when that is over.
+
+        Args:
+            identity: In which there is no fault.
+        """
+        before, self.terms = self.terms.identity, self.terms.knowing(identity)
+        if identity.label and (before is None or before is identity or before.label != identity.label):
+            self.tell((Identified(self.connection_id, self.loop.time(), shown(identity.label)),))
 
     def release(self) -> None:
         """Tell the policies that let the connection in that it is over, once."""

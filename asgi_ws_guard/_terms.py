@@ -69,6 +69,8 @@ class Terms:
 
 
 NO_TERMS = Terms()
+MAX_LABEL = 200
+"""Characters of an identity's label that observers are told."""
 
 
 def shortest(one: Deadlines, other: Deadlines) -> Deadlines:
@@ -135,6 +137,19 @@ def identity_fault(identity: object) -> str | None:
     if identity.expires_unix_s is not None and not is_finite(identity.expires_unix_s):
         return "expires_unix_s is not a number of seconds, or None"
     return None if isinstance(identity.label, str) else "label is not str"
+
+
+def shown(label: str) -> str:
+    """
+    Make a label fit for every log and page, whatever a user may be called.
+
+    Args:
+        label: Text of any length, with any characters.
+
+    Returns:
+        At most `MAX_LABEL` characters, unprintable ones as ``?``.
+    """
+    return "".join(one if one.isprintable() else "?" for one in label[:MAX_LABEL])
 
 
 def deadlines_fault(deadlines: object) -> str | None:

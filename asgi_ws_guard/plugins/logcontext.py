@@ -1,8 +1,8 @@
 """
 Puts the connection into every log line that is written inside its handler, by structlog and by option by `logging`.
 
-Connection id, route, and the ids of the handshake's trace. They are bound in the handler's task, so the tasks that it
-creates have them too, and unbound when it is done. It writes no line itself.
+Connection id, route, the label of the identity, and the ids of the handshake's trace. They are bound in the handler's
+task, so the tasks that it creates have them too, and unbound when it is done. It writes no line itself.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import structlog
 from opentelemetry import trace
 
-from .._events import Accepted, Event, Opened, Terminal
+from .._events import Accepted, Event, Identified, Opened, Terminal
 
-FIELDS = ("connection_id", "route", "trace_id", "span_id")
-"""What is bound, by these names; of a trace only where there is one, and the route from the accept on."""
+FIELDS = ("connection_id", "route", "trace_id", "span_id", "identity")
+"""What is bound, by these names; of a trace only where there is one, the route from the accept on, and of an identity
+its label, once it is known."""
 
 
 class LogContext:
@@ -54,6 +55,10 @@ class LogContext:
         elif isinstance(event, Accepted):
             if event.route is not None and event.connection_id in self._tokens:
                 bound = structlog.contextvars.bind_contextvars(route=event.route)
+                self._tokens[event.connection_id] += tuple(bound.items())
+        elif isinstance(event, Identified):
+            if event.connection_id in self._tokens:
+                bound = structlog.contextvars.bind_contextvars(identity=event.label)
                 self._tokens[event.connection_id] += tuple(bound.items())
         elif isinstance(event, Terminal):
             for name, token in self._tokens.pop(event.connection_id, ()):

@@ -24,6 +24,7 @@ from .._events import (
     Event,
     HandlerOutlived,
     HandlerStopped,
+    Identified,
     LateSend,
     Leaked,
     ObserverFailed,
@@ -105,6 +106,10 @@ def _opened(event: Opened) -> _Line:
 
 def _accepted(event: Accepted) -> _Line:
     return "info", "websocket accepted", {"route": _safe_or_none(event.route)}
+
+
+def _identified(event: Identified) -> _Line:
+    return "debug", "websocket identified", {"identity": safe(event.label)}
 
 
 def _ended(event: Ended) -> _Line:
@@ -207,6 +212,7 @@ def _terminal(line: str) -> Callable[[Terminal], _Line]:
 _LINES: dict[type[Event], Callable[[Any], _Line]] = {
     Opened: _opened,
     Accepted: _accepted,
+    Identified: _identified,
     Ended: _ended,
     LateSend: _late_send,
     Leaked: _leaked,

@@ -16,7 +16,7 @@ import structlog
 from opentelemetry.sdk.trace import TracerProvider
 from stories import ACCEPT, CLOSE, ROUTE, Handler, accepted, routed, serve, until_disconnect
 
-from asgi_ws_guard import Observer, Opened, WebSocketGuardMiddleware
+from asgi_ws_guard import Identity, Observer, Opened, WebSocketGuardMiddleware
 from asgi_ws_guard._types import Receive, Scope, Send
 from asgi_ws_guard.plugins.logcontext import FIELDS, LogContext, install_factory, uninstall_factory
 from asgi_ws_guard.plugins.otel import TracingObserver
@@ -237,7 +237,9 @@ def lines() -> Iterator[Callable[[], list[str]]]:
     """A logger ``app`` whose lines show the fields."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(message)s|%(connection_id)s|%(route)s|%(trace_id)s|%(span_id)s"))
+    handler.setFormatter(
+        logging.Formatter("%(message)s|%(connection_id)s|%(route)s|%(trace_id)s|%(span_id)s|%(identity)s")
+    )
     logger = logging.getLogger("app")
     logger.addHandler(handler)
     logger.propagate = False
@@ -259,7 +261,7 @@ def test_records_of_logging_have_the_fields(lines: Callable[[], list[str]]) -> N
     log.warning("before")
     same_task(app, (observer, heard))
     log.warning("after")
-    assert lines() == ["before||||", f"in|{heard.one(Opened).connection_id}|{ROUTE}||", "after||||"]
+    assert lines() == ["before|||||", f"in|{heard.one(Opened).connection_id}|{ROUTE}||", "after|||||"]
 
 
 def test_without_the_option_logging_is_left_alone() -> None:
@@ -308,7 +310,7 @@ def test_the_factory_of_the_application_is_kept_and_its_fields_win() -> None:
     assert isinstance(record, Record)
     assert logging.getLogRecordFactory()("app", logging.INFO, "f", 1, "m", (), None, func="g").funcName == "g"
     fields = [record.__dict__[field] for field in FIELDS]
-    assert fields == ["c1", "", "theirs", ""]
+    assert fields == ["c1", "", "theirs", "", ""]
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -343,9 +345,11 @@ def test_the_fields_are_what_is_bound() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         routed(scope)
+        scope["asgi_ws_guard.connection"].identify(Identity("ann", label="a1"))
         await receive()
         await send(ACCEPT)
         seen.append(bound())
 
     same_task(app, (TracingObserver(made), LogContext()))
     assert set(seen[0]) == set(FIELDS)
+    assert seen[0]["identity"] == "a1"

@@ -27,6 +27,7 @@ from asgi_ws_guard import (
     Ended,
     HandlerOutlived,
     Handshake,
+    Identity,
     Initiator,
     Leaked,
     Opened,
@@ -137,6 +138,7 @@ def test_a_connection_from_its_handshake_to_its_end() -> None:
             route=None,
             scheme="wss",
             client=("10.0.0.9", 4711),
+            identity=None,
             state="connecting",
             is_accepted=False,
             is_zombie=False,
@@ -763,6 +765,7 @@ def test_the_documents_are_plain() -> None:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             scope["path_template"] = "/r/{r}"
+            scope["asgi_ws_guard.connection"].identify(Identity("ann", label="a1"))
             await receive()
             await send(ACCEPT)
             await receive()
@@ -781,6 +784,7 @@ def test_the_documents_are_plain() -> None:
             "route": "/r/{r}",
             "scheme": "ws",
             "client": ["127.0.0.1", 50000],
+            "identity": "a1",
             "state": "open",
             "accepted": True,
             "zombie": False,

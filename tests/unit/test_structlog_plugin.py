@@ -27,6 +27,7 @@ from asgi_ws_guard import (
     HandlerOutlived,
     HandlerStopped,
     Handshake,
+    Identified,
     Initiator,
     LateSend,
     Leaked,
@@ -148,6 +149,7 @@ LINES: list[tuple[Event, str, str, dict[str, Any]]] = [
         {"asked_code": 1006, "code": 1011, "reason_cut": True},
     ),
     (SendTimedOut(ID, 1.0, 5.0), "warning", "websocket send timed out", {"timeout_s": 5.0}),
+    (Identified(ID, 1.0, "a1"), "debug", "websocket identified", {"identity": "a1"}),
     (ReadAheadFull(ID, 1.0, 8, 9), "warning", "websocket messages are not read", {"messages": 8, "size": 9}),
     (
         HandlerOutlived(ID, 1.0, "/ws/{room}", 1001, "bye", Initiator.CLIENT, AWAY, True, 5.0, 21.00000049, BOOKS),
@@ -321,6 +323,7 @@ def foreign(text: str) -> list[Event]:
         Ended(ID, 1.0, 1001, text, Initiator.CLIENT, AWAY),
         Violated(ID, 1.0, "OPEN", text, f"the application sent {text}"),
         PolicyApplied(ID, 1.0, "app.Limits", "deny", text),
+        Identified(ID, 1.0, text),
         Closed(**facts(AWAY, path=text, reason=text)),
         Abandoned(**facts(AWAY, path=text, reason=text)),
         Rejected(**facts(AWAY, path=text, reason=text), response_status=403),

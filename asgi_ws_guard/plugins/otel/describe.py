@@ -21,6 +21,7 @@ from ..._events import (
     HandlerOutlived,
     HandlerStopped,
     Handshake,
+    Identified,
     LateSend,
     Leaked,
     MessageHandled,
@@ -79,6 +80,19 @@ def route(template: str | None) -> Values:
         dict: `names.HTTP_ROUTE` alone, or nothing.
     """
     return {} if template is None else {names.HTTP_ROUTE: names.safe(template)}
+
+
+def identity(event: Identified) -> Values:
+    """
+    Describe who is behind a connection.
+
+    Args:
+        event: Tells of it.
+
+    Returns:
+        dict: `names.ENDUSER` alone.
+    """
+    return {names.ENDUSER: names.safe(event.label)}
 
 
 def end(event: Ended | HandlerOutlived | Terminal) -> Values:
@@ -217,6 +231,10 @@ def _accepted(event: Accepted) -> Described:
     return "websocket.accept", {}
 
 
+def _identified(event: Identified) -> Described:
+    return "asgi_ws_guard.identified", identity(event)
+
+
 def _ended(event: Ended) -> Described:
     return "websocket.close", end(event)
 
@@ -276,6 +294,7 @@ _STEPS: Mapping[type[Event], Callable[[Any], Described]] = {
     Ended: _ended,
     HandlerOutlived: _handler_outlived,
     HandlerStopped: _handler_stopped,
+    Identified: _identified,
     LateSend: _late_send,
     Leaked: _late_send,
     ObserverFailed: _observer_failed,

@@ -20,6 +20,7 @@ from ..._events import (
     Accepted,
     Closed,
     Event,
+    Identified,
     Leaked,
     MessageHandled,
     MessageLost,
@@ -37,7 +38,10 @@ from .linking import current_link
 _QUIET = (MessageHandled, MessageLost, MessageReceived, MessageSent)
 _ALONE = (Leaked, ObserverFailed, Opened)
 """What may come without a story before it."""
-_NORMAL = {"websocket.open", "websocket.accept", "websocket.close", "asgi_ws_guard.policy_applied"}
+_NORMAL = {
+    *("websocket.open", "websocket.accept", "websocket.close"),
+    *("asgi_ws_guard.identified", "asgi_ws_guard.policy_applied"),
+}
 _TERMINAL = {Abandoned: "websocket.abandoned", Closed: "websocket.closed", Rejected: "websocket.rejected"}
 
 
@@ -103,6 +107,8 @@ class LogsObserver:
                 self._live[event.connection_id] = known
         if isinstance(event, Accepted | Terminal):
             known[2].update(describe.route(event.route))
+        elif isinstance(event, Identified):
+            known[2].update(describe.identity(event))
         return known
 
 

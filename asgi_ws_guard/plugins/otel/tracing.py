@@ -25,6 +25,7 @@ from ..._events import (
     Ended,
     Event,
     HandlerOutlived,
+    Identified,
     Leaked,
     MessageHandled,
     MessageLost,
@@ -56,6 +57,7 @@ class _Traced:
         "accepted_s",
         "context",
         "events",
+        "identity",
         "link",
         "noted_before_close",
         "offset_ns",
@@ -73,6 +75,7 @@ class _Traced:
         self.token: Token[Context] | None = None
         self.accepted_s: float | None = None
         self.route: str | None = None
+        self.identity: describe.Values = {}
         self.events: list[tuple[str, describe.Values, float]] | None = None
         self.noted_before_close = 0
         self.omitted = 0
@@ -149,10 +152,12 @@ class TracingObserver:
             return
         if isinstance(event, Ended):
             traced.noted_before_close = len(traced.events or ())
-        elif not isinstance(event, Accepted | Leaked):
+        elif not isinstance(event, Accepted | Identified | Leaked):
             traced.note(event)
         if isinstance(event, Accepted):
             self._accepted(event, traced)
+        elif isinstance(event, Identified):
+            traced.identity = describe.identity(event)
         elif isinstance(event, HandlerOutlived):
             self._over(event, traced)
         elif isinstance(event, Terminal):
@@ -204,7 +209,7 @@ class TracingObserver:
         span, traced.span = traced.span, None
         if span is None:
             return
-        values |= describe.route(traced.route)
+        values |= {**describe.route(traced.route), **traced.identity}
         if traced.route is not None:
             span.update_name(f"GET {values[names.HTTP_ROUTE]}")
         _fail(span, values, error)
@@ -220,6 +225,7 @@ class TracingObserver:
         if traced.accepted_s is None:
             return
         values = {names.CONNECTION_ID: event.connection_id, **describe.route(event.route), **describe.end(event)}
+        values |= traced.identity
         if traced.omitted:
             values[names.EVENTS_OMITTED] = traced.omitted
         span = self._tracer.start_span(

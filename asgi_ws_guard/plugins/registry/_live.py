@@ -39,6 +39,7 @@ class Live:
     Attributes:
         number: Its place in the order of opening.
         end: How it ended, None while it has not.
+        identity: The label of who is behind it, None when nobody knows.
         is_zombie: Whether its handler was said to outlive it.
     """
 
@@ -51,6 +52,7 @@ class Live:
         "_route",
         "_scheme",
         "end",
+        "identity",
         "is_zombie",
         "number",
     )
@@ -58,6 +60,7 @@ class Live:
     def __init__(self, number: int, connection_id: str, handshake: Handshake, at_s: float) -> None:
         self.number = number
         self.end: End | None = None
+        self.identity: str | None = None
         self.is_zombie = False
         self._connection_id = connection_id
         self._path = handshake.path[:MAX_TEXT]
@@ -115,6 +118,7 @@ class Live:
             "route": self._route,
             "scheme": self._scheme,
             "client": self._client,
+            "identity": self.identity,
             "state": self.state,
             "is_accepted": self.is_accepted,
             "is_zombie": self.is_zombie,

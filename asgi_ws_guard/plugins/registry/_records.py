@@ -27,6 +27,7 @@ class ConnectionRecord:
         route: Route template, None before the accept or when the framework gives none.
         scheme: ``"ws"`` or ``"wss"``.
         client: Address and port of the peer, None when the server does not tell.
+        identity: What may be shown of who it is, the first 200 characters; None when nobody knows.
         state: ``"connecting"`` until the accept, ``"open"``, or ``"ended"``: the handler runs on after the end.
         is_accepted: Whether the application accepted the handshake.
         is_zombie: Whether `HandlerOutlived` was told of it.
@@ -45,6 +46,7 @@ class ConnectionRecord:
     route: str | None
     scheme: str
     client: tuple[str, int | None] | None
+    identity: str | None
     state: Literal["connecting", "open", "ended"]
     is_accepted: bool
     is_zombie: bool
@@ -70,6 +72,7 @@ class ConnectionRecord:
             "route": self.route,
             "scheme": self.scheme,
             "client": None if self.client is None else list(self.client),
+            "identity": self.identity,
             "state": self.state,
             "accepted": self.is_accepted,
             "zombie": self.is_zombie,

@@ -21,12 +21,13 @@ from ..._events import (
     Ended,
     Event,
     HandlerOutlived,
+    Identified,
     Opened,
     Rejected,
     Terminal,
 )
 from ..._plugin import Statistics
-from ._live import End, Live
+from ._live import MAX_TEXT, End, Live
 from ._records import ConnectionRecord, Recent, Summary
 from ._window import WINDOW_S, CloseCodes, RecentCounts, Sample, Samples
 
@@ -158,6 +159,11 @@ class Registry:
             self._accepted += 1
             one.accept(event.route, self._clock())
 
+    def _note_identified(self, event: Identified) -> None:
+        one = self._live.get(event.connection_id)
+        if one is not None:
+            one.identity = event.label[:MAX_TEXT]
+
     def _note_ended(self, event: Ended) -> None:
         one = self._live.get(event.connection_id)
         if one is not None:
@@ -190,6 +196,7 @@ class Registry:
 _NOTES: dict[type[Event], Callable[[Registry, Any], None]] = {
     Opened: Registry._note_opened,
     Accepted: Registry._note_accepted,
+    Identified: Registry._note_identified,
     Ended: Registry._note_ended,
     HandlerOutlived: Registry._note_outlived,
     Rejected: Registry._note_terminal,
