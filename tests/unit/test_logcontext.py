@@ -261,7 +261,7 @@ def test_records_of_logging_have_the_fields(lines: Callable[[], list[str]]) -> N
     log.warning("before")
     same_task(app, (observer, heard))
     log.warning("after")
-    assert lines() == ["before|||||", f"in|{heard.one(Opened).connection_id}|{ROUTE}||", "after|||||"]
+    assert lines() == ["before|||||", f"in|{heard.one(Opened).connection_id}|{ROUTE}|||", "after|||||"]
 
 
 def test_without_the_option_logging_is_left_alone() -> None:
