@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from itertools import repeat
 from operator import length_hint
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ._types import Message, Receive, Send
 
+Side = TypeVar("Side", bound="Outbound")
 ENDLESS = 2**62
 """More messages than one connection will ever see."""
 
@@ -46,13 +47,16 @@ class Outbound(Protocol):
         """Take note that *message* was forwarded, for which nothing was granted any more; grant more."""
 
 
-class Blocked:
-    """Stands in for a pending read: nobody may read from the server directly."""
+class Blocked(tuple[str, ...]):
+    """Stands in for a pending read: nobody may read from the server directly. True when the guard reads."""
+
+    __slots__ = ()
 
 
 BLOCKED = Blocked()
+PUMPED = Blocked(("by the guard",))
 Reading = Awaitable[Message] | Blocked | None
-"""What stands in the cell of a read: the server's awaitable, `BLOCKED`, or None when nobody reads."""
+"""What stands in the cell of a read: the server's awaitable, a `Blocked`, or None when nobody reads."""
 
 if TYPE_CHECKING:
     _Repeat = repeat[None]
@@ -236,7 +240,7 @@ def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
     return send
 
 
-def make_tracked_send(outbound: Outbound, server_send: Send, in_flight: set[Awaitable[None]]) -> Send:
+def make_tracked_send(outbound: Side, server_send: Send, in_flight: dict[Awaitable[None], Side]) -> Send:
     """Make the application's `send` for a guard with a deadline: a send that suspends can be found in *in_flight*."""
     sendable: str | None = None
     sent = Ticks(0)
@@ -251,11 +255,11 @@ def make_tracked_send(outbound: Outbound, server_send: Send, in_flight: set[Awai
             ):
                 is_plain = True
                 awaitable = server_send(message)
-                in_flight.add(awaitable)
+                in_flight[awaitable] = outbound
                 try:
                     await awaitable
                 finally:
-                    in_flight.discard(awaitable)
+                    in_flight.pop(awaitable, None)
                 for _ in sent:
                     return
         except BaseException as error:
@@ -275,11 +279,12 @@ def _is_one_payload(message: Message) -> bool:
     return (data is None and type(text) is str) or (text is None and type(data) is bytes)
 
 
-def tracked(send: Send, in_flight: set[Awaitable[None]]) -> Send:
+def tracked(outbound: Side, send: Send, in_flight: dict[Awaitable[None], Side]) -> Send:
     """
     Let others see which sends the server has not finished.
 
     Args:
+        outbound: Whose sends they are.
         send: The server's `send`.
         in_flight: Holds what is awaited, for as long as it is.
 
@@ -289,10 +294,10 @@ def tracked(send: Send, in_flight: set[Awaitable[None]]) -> Send:
 
     async def send_tracked(message: Message) -> None:
         awaitable = send(message)
-        in_flight.add(awaitable)
+        in_flight[awaitable] = outbound
         try:
             await awaitable
         finally:
-            in_flight.discard(awaitable)
+            in_flight.pop(awaitable, None)
 
     return send_tracked

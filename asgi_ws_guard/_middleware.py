@@ -167,7 +167,7 @@ class WebSocketGuardMiddleware:
         return watch
 
     def _new_watch(self, loop: AsyncioLoop | TrioLoop) -> Watch:
-        watch = Watch(loop, self._options.send_timeout_s)
+        watch = Watch(loop)
         self._ledger.add_watch(watch)
         return watch
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, cast
 from ._events import Books
 from ._lanes import (
     BLOCKED,
+    PUMPED,
     Blocked,
     Inbound,
-    Outbound,
     Reading,
+    Side,
     Ticks,
     make_measured_receive,
     make_measured_send,
@@ -33,6 +34,7 @@ from ._types import Message, Receive, Send
 GRANT = 1024
 """Forwarded messages between two looks at whether the event loop got a turn. Rarely enough to cost nothing."""
 _UNSEEN = GRANT - 1
+_OF_RECEIVE = ("reading", "receivable", "received")
 
 
 class Counts(NamedTuple):
@@ -87,8 +89,8 @@ class Path:
         receive: Receive,
         send: Send,
         inbound: Inbound,
-        outbound: Outbound,
-        in_flight: set[Awaitable[None]] | None = None,
+        outbound: Side,
+        in_flight: dict[Awaitable[None], Side] | None = None,
         *,
         measured: bool = False,
     ) -> None:
@@ -105,12 +107,17 @@ class Path:
         """
         self.receive = (make_measured_receive if measured else make_receive)(inbound, receive)
         if measured:
-            self.send = make_measured_send(outbound, send if in_flight is None else tracked(send, in_flight))
+            self.send = make_measured_send(outbound, send if in_flight is None else tracked(outbound, send, in_flight))
         elif in_flight is not None:
             self.send = make_tracked_send(outbound, send, in_flight)
         else:
             self.send = make_send(outbound, send)
         self.grant()
+
+    @property
+    def reading_cell(self) -> CellType:
+        """The cell whose content is true while somebody reads from the server, the application or the guard."""
+        return self._cell("reading")
 
     @property
     def reading(self) -> Awaitable[Message] | None:
@@ -122,6 +129,12 @@ class Path:
     def received(self) -> Counts:
         """What was received on this path."""
         return _counts(self.receive)
+
+    @property
+    def received_messages(self) -> int:
+        """Number of messages that were received on this path."""
+        counted: int = self._cell("received").cell_contents.counted
+        return counted
 
     @property
     def sent(self) -> Counts:
@@ -216,11 +229,22 @@ class Path:
     def unblock_reads(self) -> None:
         """Let the application read from the server directly again."""
         reading = self._cell("reading")
-        if reading.cell_contents is BLOCKED:
+        if isinstance(reading.cell_contents, Blocked):
             reading.cell_contents = None
 
+    def pumped(self, is_pumped: bool) -> None:
+        """
+        Take note of whether the guard reads, while nobody may do so directly.
+
+        Args:
+            is_pumped: Whether it does.
+        """
+        reading = self._cell("reading")
+        if isinstance(reading.cell_contents, Blocked):
+            reading.cell_contents = PUMPED if is_pumped else BLOCKED
+
     def _cell(self, name: str) -> CellType:
-        function: Any = self.receive if name in ("reading", "receivable") else self.send
+        function: Any = self.receive if name in _OF_RECEIVE else self.send
         cell: CellType = function.__closure__[_INDEXES[id(function.__code__)][name]]
         return cell
 

@@ -34,6 +34,9 @@ class Owner(Protocol):
     def pump_failed(self, error: Exception) -> None:
         """Take what the server's `receive` raised, or the `ProtocolError` about its message."""
 
+    def pumping(self, is_pumping: bool) -> None:
+        """Take note of whether the pump runs."""
+
     @property
     def is_over(self) -> bool:
         """Whether nothing more is to be read."""
@@ -123,6 +126,7 @@ class Reader:
             Whether the pump runs now.
         """
         if not self.running and isinstance(self._loop, AsyncioLoop) and self._has_room():
+            self._owner.pumping(True)
             self._task = self._loop.start(self._pump(), self._owner.context)
         return self.running
 
@@ -178,6 +182,7 @@ class Reader:
             self._owner.pump_failed(error)
         finally:
             self._task = None
+            self._owner.pumping(False)
             self.wake_all()
 
 

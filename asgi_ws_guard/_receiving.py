@@ -18,6 +18,7 @@ from ._policing import allows, passes
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost
 from ._types import Message, Receive
+from ._watch import TICK_S
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -37,6 +38,7 @@ class Receiving:
         "_disconnect",
         "_given",
         "_idle_since_s",
+        "_looks",
         "_never_direct",
         "_reader",
         "_seen",
@@ -65,6 +67,7 @@ class Receiving:
         self._given = False
         self._waker: Waker | None = None
         self._idle_since_s = session.loop.time()
+        self._looks = session.looks
         self._seen = 0
 
     @property
@@ -102,6 +105,11 @@ class Receiving:
         if self._never_direct and connection.ended is not None and not connection.accepted:
             return True
         return connection.disconnect_read or connection.finished
+
+    @property
+    def received(self) -> int:
+        """Number of messages that arrived."""
+        return self._session.connection.received + self._session.path.received_messages
 
     async def receive(self) -> Message:
         """Give the next message while the path may not read."""
@@ -228,14 +236,27 @@ class Receiving:
                 self.reader.put(message)
 
     def look(self) -> None:
-        """Start to read ahead when nobody has received for a while; the watch calls it."""
+        """Start to read ahead when nobody has received for a while; the watch calls it where nobody receives."""
         session = self._session
-        now, seen = session.loop.time(), session.connection.received + session.path.received.messages
-        if session.path.reading is not None or self._running() or seen != self._seen:
-            self._seen, self._idle_since_s = seen, now
+        now, seen, looks = session.loop.time(), self.received, session.looks
+        if looks - self._looks > 1 or seen != self._seen:
+            self._idle_since_s = now - TICK_S if seen == self._seen else now
+            self._seen = seen
+        self._looks = looks
+        if session.path.reading is not None or self._running():
+            self._idle_since_s = now
         elif now - self._idle_since_s >= IDLE_S:
             session.path.block_reads()
             self.reader.start()
+
+    def pumping(self, is_pumping: bool) -> None:
+        """
+        Take note of whether the guard reads.
+
+        Args:
+            is_pumping: Whether it does.
+        """
+        self._session.path.pumped(is_pumping)
 
     def ended(self) -> None:
         """Wake those who receive; one who waits in the server's own `receive` gets `DRAIN_S` to be woken by it."""

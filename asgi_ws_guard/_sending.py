@@ -8,6 +8,7 @@ awaited; only then the message counts as forwarded. Nothing is sent to the serve
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
@@ -39,28 +40,25 @@ class Sending:
         "_is_busy",
         "_linger",
         "_session",
-        "_since",
         "_told_late",
         "_waker",
         "in_flight",
+        "timeout_s",
         "write",
     )
 
     def __init__(self, session: Session, write: Send) -> None:
         """
-        Make the sending side of a connection; `in_flight` holds the pending sends if there is a deadline.
+        Make the sending side of a connection.
 
         Args:
             session: The connection's session.
             write: The server's `send`.
         """
         self._session = session
-        self.in_flight: set[Awaitable[None]] | None = None
-        if session.options.send_timeout_s is not None:
-            self.in_flight = set()
-            write = tracked(write, self.in_flight)
+        self.timeout_s = math.inf
+        self.in_flight: dict[Awaitable[None], Sending] | None = None
         self.write = write
-        self._since: dict[Awaitable[None], float] | None = None
         self._waker: Waker | None = None
         self._closing: Flag | None = None
         self._linger: Linger | None = None
@@ -131,26 +129,32 @@ class Sending:
         if telling is not None and started_s is not None and message["type"] == "websocket.send":
             telling.lost(message, started_s, error, reason)
 
-    def look(self) -> None:
+    def keep_deadline(self, timeout_s: float, in_flight: dict[Awaitable[None], Sending]) -> None:
         """
-        End the connection when a send has been pending for too long, wait no longer for a close; the watch calls it.
+        Let the watch see which sends the server has not finished.
 
         A deadline armed for each send costs several times what a pass-through does, so one timer looks at all of them.
-        Then the futures are cancelled on which the server waits, not the tasks, so that the cancellation of somebody
-        else is never mistaken for it.
+
+        Args:
+            timeout_s: Seconds that the peer may take for one message.
+            in_flight: Those of all connections of the watch.
         """
-        session, timeout_s = self._session, self._session.options.send_timeout_s
-        self._look_at_close()
-        if not self.in_flight or timeout_s is None:
-            self._since = None
-            return
-        now, before = session.loop.time(), self._since or {}
-        self._since = {one: before.get(one, now) for one in self.in_flight}
-        if now - min(self._since.values()) >= timeout_s:
-            session.send_timed_out()
-            self._waker = self._waker or Waker()
-            for one in self.in_flight:
-                self._waker.wake(one)
+        self.timeout_s = timeout_s
+        if self.in_flight is None:
+            self.in_flight = in_flight
+            self.write = tracked(self, self.write, in_flight)
+
+    def timed_out(self) -> None:
+        """
+        End the connection: a send has been pending for too long; the watch calls it.
+
+        The futures are cancelled on which the server waits, not the tasks, so that the cancellation of somebody else is
+        never mistaken for it.
+        """
+        self._session.send_timed_out(self.timeout_s)
+        self._waker = self._waker or Waker()
+        for one in [one for one, side in (self.in_flight or {}).items() if side is self]:
+            self._waker.wake(one)
 
     async def granted(self, message: Message) -> None:
         """
@@ -254,7 +258,7 @@ class Sending:
         if message["type"] == "websocket.send" and session.path.spend():
             await self.granted(message)
 
-    def _look_at_close(self) -> None:
+    def look(self) -> None:
         """Let everybody know of the end although a close is stuck at the server."""
         end = self._session.connection.ended
         if self._closing is None or self._closing.is_set() or end is None:

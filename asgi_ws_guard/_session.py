@@ -154,17 +154,10 @@ class Session:
         never_direct = self.loop.has_tasks and cancel_loses_messages()
         self.receiving = Receiving(self, receive, never_direct=never_direct)
         self.sending = Sending(self, send)
-        self.path = Path(
-            receive,
-            send,
-            self.receiving,
-            self.sending,
-            self.sending.in_flight,
-            measured=self._dispatch.asks_for("wants_sizes"),
-        )
-        if never_direct:
-            self.path.block_reads()
-        self._watch.add(self)
+        if self.options.send_timeout_s is not None:
+            self._watch.keep(self.options.send_timeout_s)
+            self.sending.keep_deadline(self.options.send_timeout_s, self._watch.in_flight)
+        self._make_path(receive, send)
         scope[HANDLE_KEY] = self.handle
         self._outer = _current.get()
         _current.set(self.handle)
@@ -249,6 +242,11 @@ class Session:
     def senders(self) -> Senders:
         """Who sends late on this event loop."""
         return self._watch.senders
+
+    @property
+    def looks(self) -> int:
+        """How often the watch has looked at all connections."""
+        return self._watch.looks
 
     @property
     def receive(self) -> Receive:
@@ -368,10 +366,11 @@ class Session:
         """Ask about every message, and start no read at the server."""
         self.path.ask_about_sends()
         self.path.block_reads()
+        self._watch.add_ending(self)
 
     def look(self) -> None:
         """
-        See whether anybody receives, and whether a send takes too long; the watch calls it.
+        See whether anybody receives, and how far the end is; the watch calls it where nobody does, or at the end.
 
         After the end too, until the server has nothing more to say: hypercorn 0.18 lets a send that failed wait for
         room in its queue of unread messages, and every other send and close wait for that one.
@@ -410,10 +409,14 @@ class Session:
         self.receiving.poll()
         self.has_ended()
 
-    def send_timed_out(self) -> None:
-        """End the connection: the peer did not take a message in time."""
+    def send_timed_out(self, timeout_s: float) -> None:
+        """
+        End the connection: the peer did not take a message in time.
+
+        Args:
+            timeout_s: The time.
+        """
         if self.connection.ended is None:
-            timeout_s = self.options.send_timeout_s or 0.0
             self.tell((SendTimedOut(self.connection_id, self.loop.time(), timeout_s),))
         self.end(DropReason.GUARD_CLOSED, CloseStatus.SLOW_CONSUMER, CloseCode.ABNORMAL_CLOSURE.value)
         self.has_ended()
@@ -435,6 +438,14 @@ class Session:
             if self._end_flag is None:
                 self._end_flag = self.loop.flag()
             await self._end_flag.wait()
+
+    def _make_path(self, receive: Receive, send: Send) -> None:
+        """Make the path, of the lanes that are wanted now, and let the watch look at it."""
+        in_flight, measured = self.sending.in_flight, self._dispatch.asks_for("wants_sizes")
+        self.path = Path(receive, send, self.receiving, self.sending, in_flight, measured=measured)
+        if self.receiving.stop_before_close:
+            self.path.block_reads()
+        self._watch.add(self)
 
     async def _end_for_handler(self, error: BaseException | None) -> None:
         """Close for a handler that is done; a handshake without an answer is left to the server."""

@@ -335,8 +335,9 @@ def test_tracked_sends_are_visible_while_they_wait() -> None:
     """What the server has not finished is in the set, and leaves it however it ends."""
 
     async def main() -> None:
-        server, in_flight = ScriptedServer(), set[Awaitable[None]]()
-        send = tracked(server.send, in_flight)
+        server, in_flight = ScriptedServer(), dict[Awaitable[None], Any]()
+        side: Any = object()
+        send = tracked(side, server.send, in_flight)
 
         async def one() -> None:
             await send({"type": "websocket.send", "text": "x"})
@@ -344,7 +345,7 @@ def test_tracked_sends_are_visible_while_they_wait() -> None:
         server.stall_sends()
         tasks = [asyncio.create_task(one()) for _ in range(3)]
         await asyncio.sleep(0)
-        assert len(in_flight) == 3
+        assert list(in_flight.values()) == [side, side, side]
         tasks[0].cancel()
         server.fail_sends(OSError())
         server.resume_sends()

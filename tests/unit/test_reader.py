@@ -27,6 +27,7 @@ class _Owner:
         self.failures: list[Exception] = []
         self.full: list[tuple[int, int]] = []
         self.dropping = False
+        self.is_pumped = False
 
     async def pumped(self, message: Message) -> Message | None:
         if message["type"] == "websocket.disconnect":
@@ -36,6 +37,9 @@ class _Owner:
 
     def pump_failed(self, error: Exception) -> None:
         self.failures.append(error)
+
+    def pumping(self, is_pumping: bool) -> None:
+        self.is_pumped = is_pumping
 
     def ahead_full(self, messages: int, size: int) -> None:
         self.full.append((messages, size))
