@@ -21,7 +21,11 @@ class _Word(str, enum.Enum):
 
 
 class CloseCode(enum.IntEnum):
-    """Registered close codes (RFC 6455, section 7.4.1, and the IANA registry)."""
+    """
+    Registered close codes (RFC 6455, section 7.4.1, and the IANA registry), and one for private use.
+
+    4401 is to 1008 what HTTP's 401 is to 403: the client may come back with another token.
+    """
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001
@@ -38,6 +42,7 @@ class CloseCode(enum.IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
     TLS_HANDSHAKE = 1015
+    UNAUTHORIZED = 4401
 
 
 class Initiator(_Word):

@@ -8,6 +8,7 @@ the time in and hands the events on. `Session` is the only caller.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -113,16 +114,16 @@ class Connection:
     __slots__ = (
         "_accepted_at_s",
         "_answered_at_s",
-        "_can_deny",
-        "_opened_at_s",
         "_response_status",
         "answers",
+        "can_deny",
         "connection_id",
         "disconnect_read",
         "dropped",
         "ended",
         "failed",
         "finished",
+        "opened_at_s",
         "received",
         "refused",
         "route",
@@ -143,8 +144,8 @@ class Connection:
         self.answers = 0
         self.route: str | None = None
         self.dropped: dict[str, int] | None = None
-        self._can_deny = can_deny
-        self._opened_at_s = at_s
+        self.can_deny = can_deny
+        self.opened_at_s = at_s
         self._answered_at_s: float | None = None
         self._accepted_at_s: float | None = None
         self._response_status: int | None = None
@@ -165,6 +166,11 @@ class Connection:
     def accepted(self) -> bool:
         """Whether the application accepted the handshake."""
         return self._accepted_at_s is not None
+
+    @property
+    def accepted_at_s(self) -> float:
+        """When the application accepted, in seconds; infinite before."""
+        return math.inf if self._accepted_at_s is None else self._accepted_at_s
 
     def receive(self, message: Message, at_s: float) -> tuple[Event, ...]:
         """
@@ -211,7 +217,7 @@ class Connection:
             return self._refuse(message, message_type, f"the application sent {named}", at_s)
         if self.state is State.CLOSED:
             return Step(Verdict.DROP, message)
-        following = after_send(self.state, message, can_deny=self._can_deny)
+        following = after_send(self.state, message, can_deny=self.can_deny)
         if following is None:
             problem = f"the application sent {message_type}"
             return self._refuse(message, message_type, problem, at_s)
@@ -342,7 +348,7 @@ class Connection:
             end.reason,
             end.initiator,
             end.status,
-            answered - self._opened_at_s,
+            answered - self.opened_at_s,
             end.at_s - self._started_at_s(end),
             at_s - end.at_s,
             error_type,
@@ -366,7 +372,7 @@ class Connection:
                 message = {**message, "bytes": bytes(data)}
         elif message_type == "websocket.accept":
             self._accepted_at_s = self._answered_at_s = at_s
-            handshake_s = at_s - self._opened_at_s
+            handshake_s = at_s - self.opened_at_s
             events = (Accepted(self.connection_id, at_s, message.get("subprotocol"), self.route, handshake_s),)
         elif message_type == "websocket.close":
             message, events = self._close(message, at_s)
@@ -424,7 +430,7 @@ class Connection:
             problem,
             state=state,
             message_type=message_type,
-            allowed=allowed_now(self.state, can_deny=self._can_deny),
+            allowed=allowed_now(self.state, can_deny=self.can_deny),
         )
         violated = Violated(self.connection_id, at_s, state, message_type, problem)
         return Step(Verdict.REFUSE, message, () if self.finished else (violated,), error)

@@ -47,7 +47,7 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
     _tell(session, policy, "deny", decision.reason)
     session.tell(session.connection.deny(session.loop.time(), status=decision.end, response_status=decision.status))
     try:
-        await _deny(decision, send, can_answer=handshake.can_deny)
+        await deny(decision, send, can_answer=handshake.can_deny)
     except Exception as error:
         if not peer_lost(error):
             raise
@@ -106,8 +106,15 @@ def _tell(session: Session, policy: str, decision: str, reason: str) -> None:
     session.tell((PolicyApplied(session.connection_id, session.loop.time(), policy, decision, reason),))
 
 
-async def _deny(decision: Deny, send: Send, *, can_answer: bool) -> None:
-    """Send the denial, in one go: uvicorn's websockets implementation loses a body that comes a turn later."""
+async def deny(decision: Deny, send: Send, *, can_answer: bool) -> None:
+    """
+    Send a denial, in one go: uvicorn's websockets implementation loses a body that comes a turn later.
+
+    Args:
+        decision: The denial.
+        send: The server's `send`.
+        can_answer: Whether the server can send an HTTP answer.
+    """
     if not can_answer:
         await send({"type": "websocket.close", "code": int(CloseCode.POLICY_VIOLATION), "reason": ""})
         return

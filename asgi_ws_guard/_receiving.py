@@ -111,6 +111,11 @@ class Receiving:
         """Number of messages that arrived."""
         return self._session.connection.received + self._session.path.received_messages
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether somebody reads from the server, the application or the guard."""
+        return bool(self._session.path.reading_cell.cell_contents)
+
     async def receive(self) -> Message:
         """Give the next message while the path may not read."""
         while True:
@@ -259,10 +264,10 @@ class Receiving:
         self._session.path.pumped(is_pumping)
 
     def ended(self) -> None:
-        """Wake those who receive; one who waits in the server's own `receive` gets `DRAIN_S` to be woken by it."""
+        """Wake those who receive; one who waits in the server's own `receive` gets a moment to be woken by it."""
         self._wake()
         if self._session.path.reading is not None:
-            self._session.loop.later(DRAIN_S, self._interrupt)
+            self._session.loop.later(self._drain_s(), self._interrupt)
 
     async def stop(self) -> None:
         """Make sure that no read of the guard is pending at the server."""
@@ -300,7 +305,7 @@ class Receiving:
             if self.is_over or not session.loop.has_tasks:
                 break
             end = session.connection.ended
-            left = 0.0 if end is None else end.at_s + DRAIN_S - session.loop.time()
+            left = 0.0 if end is None else end.at_s + self._drain_s() - session.loop.time()
             if left <= 0 or (session.path.reading is None and not self.reader.start()):
                 break
             timer = session.loop.later(left, self.reader.wake_all)
@@ -312,6 +317,11 @@ class Receiving:
         if self._given:
             await session.sending.late_receive()
         return self._give()
+
+    def _drain_s(self) -> float:
+        """Give the seconds for what may still arrive: none when the guard closed, for nothing more is wanted."""
+        end = self._session.connection.ended
+        return 0.0 if end is not None and end.initiator is Initiator.GUARD else DRAIN_S
 
     def _give(self) -> Message:
         """Give the disconnect, the same every time."""

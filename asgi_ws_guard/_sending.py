@@ -131,7 +131,7 @@ class Sending:
 
     def keep_deadline(self, timeout_s: float, in_flight: dict[Awaitable[None], Sending]) -> None:
         """
-        Let the watch see which sends the server has not finished.
+        Let the watch see which sends the server has not finished; the shortest deadline counts.
 
         A deadline armed for each send costs several times what a pass-through does, so one timer looks at all of them.
 
@@ -139,7 +139,7 @@ class Sending:
             timeout_s: Seconds that the peer may take for one message.
             in_flight: Those of all connections of the watch.
         """
-        self.timeout_s = timeout_s
+        self.timeout_s = min(self.timeout_s, timeout_s)
         if self.in_flight is None:
             self.in_flight = in_flight
             self.write = tracked(self, self.write, in_flight)

@@ -41,6 +41,7 @@ from ._servers import cancel_loses_messages
 from ._state import State
 from ._telling import Telling
 from ._terms import NO_TERMS, Terms, shown
+from ._timing import Timing
 from ._types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Session:
         "_reported",
         "_scheme",
         "_scope",
+        "_timing",
         "_url_path",
         "_watch",
         "account",
@@ -131,6 +133,7 @@ class Session:
         self.account: Account | None = None
         self.admitted: list[Policy] = []
         self.terms: Terms = NO_TERMS
+        self._timing: Timing | None = None
         self.over: Books | None = None
         self._outer: ConnectionHandle | None = None
         self._absorbed: BaseException | None = None
@@ -169,6 +172,8 @@ class Session:
             return True
         is_admitted = await admits(self, handshake, send)
         hide(scope, self.terms.hidden_subprotocols)
+        if is_admitted and self.terms is not NO_TERMS:
+            self._agree(receive, send)
         return is_admitted
 
     async def settle(self, error: BaseException | None) -> BaseException | None:
@@ -196,7 +201,11 @@ class Session:
             left = without_disconnects(error, peer_left=self.connection.ended.initiator is not Initiator.APPLICATION)
             self._absorbed = error if left is None else None
             error = left
-        await self.receiving.stop()
+        try:
+            if self._timing is not None:
+                await self._timing.finish()
+        finally:
+            await self.receiving.stop()
         return error
 
     def finish(self, error: BaseException | None) -> None:
@@ -212,6 +221,8 @@ class Session:
         self.has_ended()
         self.find_route()
         self._scope = None
+        if self._timing is not None:
+            self._timing.stop()
         self.receiving.finish()
         if self.telling is not None:
             self.telling.handled()
@@ -222,12 +233,16 @@ class Session:
         """
         Know from now on who is behind the connection, and when that is over.
 
+        The deadline of the identity before is gone.
+
         Args:
             identity: In which there is no fault.
         """
         before, self.terms = self.terms.identity, self.terms.knowing(identity)
         if identity.label and (before is None or before is identity or before.label != identity.label):
             self.tell((Identified(self.connection_id, self.loop.time(), shown(identity.label)),))
+        if self.connection.ended is None:
+            self._time()
 
     def release(self) -> None:
         """Tell the policies that let the connection in that it is over, once."""
@@ -302,6 +317,8 @@ class Session:
             with self._ledger.lock:
                 account.accepted += 1
                 self.account = account
+            if self._timing is not None:
+                self._timing.accepted()
 
     def tell(self, events: tuple[Event, ...]) -> None:
         """
@@ -438,6 +455,25 @@ class Session:
             if self._end_flag is None:
                 self._end_flag = self.loop.flag()
             await self._end_flag.wait()
+
+    def _agree(self, receive: Receive, send: Send) -> None:
+        """Keep to the terms on which the client was let in."""
+        deadlines, before = self.terms.deadlines, self.sending.in_flight
+        limits = (deadlines.handshake_s, deadlines.idle_s, deadlines.max_age_s, deadlines.send_s)
+        for limit_s in limits:
+            if limit_s is not None:
+                self._watch.keep(limit_s)
+        if deadlines.send_s is not None:
+            self.sending.keep_deadline(deadlines.send_s, self._watch.in_flight)
+        if self.sending.in_flight is not before:
+            self._make_path(receive, send)
+        self._time()
+
+    def _time(self) -> None:
+        """Keep the deadlines, if there are any."""
+        if self._timing is None:
+            self._timing = Timing(self, self._watch.wheel)
+        self._timing.identify()
 
     def _make_path(self, receive: Receive, send: Send) -> None:
         """Make the path, of the lanes that are wanted now, and let the watch look at it."""

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 
 from ._loops import AsyncioLoop, Timer, TrioLoop, running_loop
 from ._senders import Senders, senders_of
+from ._wheel import Wheel
 
 if TYPE_CHECKING:
     from ._sending import Sending
     from ._session import Session
+    from ._timing import Timing
 
 TICK_S = 0.25
 """Seconds between two looks. Reading ahead starts at the second look that finds nobody receiving."""
@@ -40,6 +42,7 @@ class Watch:
         looks: Number of looks at all connections.
         loop: The event loop.
         senders: Who sends late, on this event loop.
+        wheel: Deadlines of connections that have any, by when they are due.
     """
 
     __slots__ = (
@@ -54,6 +57,7 @@ class Watch:
         "loop",
         "senders",
         "sessions",
+        "wheel",
     )
 
     def __init__(self, loop: AsyncioLoop | TrioLoop) -> None:
@@ -66,6 +70,7 @@ class Watch:
         self.loop = loop
         self.sessions: dict[Session, CellType] = {}
         self.in_flight: dict[Awaitable[None], Sending] = {}
+        self.wheel: Wheel[Timing] = Wheel()
         self.looks = 0
         self._ending: set[Session] = set()
         self._since: dict[Awaitable[None], float] = {}
@@ -133,6 +138,9 @@ class Watch:
         self._timer = self.loop.later(self._tick_s, self._tick)
         if self.in_flight or self._since:
             self._look_at_sends()
+        if self.wheel:
+            for timing in self.wheel.due(self.loop.time()):
+                timing.due()
         self._ticks += 1
         if self._ticks >= self._ticks_per_look:
             self._ticks = 0

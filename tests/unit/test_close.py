@@ -134,4 +134,4 @@ def test_the_vocabulary_is_that_of_the_design() -> None:
         *("normal_closure", "going_away", "app_close", "app_error", "denied", "timeout", "slow_consumer"),
         *("rate_limited", "unauthorized", "transport_error", "protocol_error", "shutdown"),
     }
-    assert {code.value for code in CloseCode} == {*range(1000, 1016)} - {1004}
+    assert {code.value for code in CloseCode} == {*range(1000, 1016), 4401} - {1004}

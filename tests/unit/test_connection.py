@@ -663,7 +663,7 @@ def refused(connection: Connection, message: object, message_type: str | None, s
     assert step.message is message
     error = step.error
     assert isinstance(error, ProtocolError)
-    allowed = tuple(kind for kind in ALLOWED[state] if connection._can_deny or "http" not in kind)
+    allowed = tuple(kind for kind in ALLOWED[state] if connection.can_deny or "http" not in kind)
     assert (error.state, error.message_type, error.allowed) == (state.value, message_type, allowed)
     assert f"the application sent {says}" in str(error)
     assert f"(state {state.value}; allowed now: {', '.join(allowed) or 'nothing'})" in str(error)

@@ -1,0 +1,176 @@
+"""
+How long one connection may take, and what becomes of it when the time is over.
+
+A deadline costs a message nothing: the watch asks when it is due, and then it is seen what has happened since. All of
+it runs on the loop's monotonic clock. The one time of day, an identity's end, is turned into it when the identity
+becomes known or is renewed, so that a step of the system's clock moves no deadline that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ._close import CloseCode, CloseStatus
+from ._events import DropReason, PolicyApplied
+from ._loops import AsyncioLoop
+from ._plugin import Deny
+from ._policing import deny
+from ._sending import CLOSE_S
+from ._servers import peer_lost
+from ._state import State
+
+if TYPE_CHECKING:
+    from ._session import Session
+    from ._wheel import Wheel
+
+_log = logging.getLogger("asgi_ws_guard")
+POLICY = "deadlines"
+"""Stands in events for the policy: the shortest deadline counts, whoever laid it down."""
+LOOKS_PER_IDLE = 4
+"""Looks in the time of an idle deadline: a connection is closed at most a quarter of it late."""
+STOP_S = 1.0
+"""Seconds to wait for a server's cancelled `send`."""
+
+
+class Timing:
+    """The deadlines of one connection."""
+
+    __slots__ = ("_expires_s", "_idle_since_s", "_looked_s", "_seen", "_session", "_slot", "_task", "_wheel")
+
+    def __init__(self, session: Session, wheel: Wheel[Timing]) -> None:
+        """
+        Keep no deadline yet.
+
+        Args:
+            session: The connection's session.
+            wheel: Where it says when it is to be asked.
+        """
+        self._session = session
+        self._wheel = wheel
+        self._slot: int | None = None
+        self._expires_s = math.inf
+        self._idle_since_s = self._looked_s = -math.inf
+        self._seen = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def identify(self) -> None:
+        """Take note of when the identity ends, by the system's clock of now."""
+        identity = self._session.terms.identity
+        expires_unix_s = None if identity is None else identity.expires_unix_s
+        left_s = math.inf if expires_unix_s is None else expires_unix_s - time.time()
+        self._expires_s = self._session.loop.time() + left_s
+        self.arm()
+
+    def arm(self) -> None:
+        """Say when the next deadline may have passed: after the admission, the accept, and each look."""
+        self.stop()
+        at_s = min((at_s for at_s, *_ in self._deadlines()), default=math.inf)
+        idle_s = self._session.terms.deadlines.idle_s
+        if idle_s is not None and self._session.connection.accepted:
+            at_s = min(at_s, self._looked_s + idle_s / LOOKS_PER_IDLE)
+        if at_s < math.inf:
+            self._slot = self._wheel.put(self, at_s)
+
+    def stop(self) -> None:
+        """Ask to be asked no more."""
+        if self._slot is not None:
+            self._wheel.take_out(self, self._slot)
+            self._slot = None
+
+    def accepted(self) -> None:
+        """Begin to count what counts from the accept."""
+        self._idle_since_s = self._looked_s = self._session.loop.time()
+        self.arm()
+
+    def due(self) -> None:
+        """See whether a deadline has passed; the watch calls it when one may have."""
+        self._look()
+        session, loop = self._session, self._session.loop
+        if self._passed() is None:
+            self.arm()
+        else:
+            assert isinstance(loop, AsyncioLoop)  # noqa: S101 - nothing is due where there are no timers
+            self._task = loop.start(self._end(), session.receiving.context)
+
+    async def finish(self) -> None:
+        """Wait until the close that a deadline asked for is out, or is known to be stuck."""
+        self.stop()
+        task, end = self._task, self._session.connection.ended
+        if task is None or end is None:
+            return
+        try:
+            await asyncio.wait({task}, timeout=max(0.0, end.at_s + CLOSE_S - self._session.loop.time()))
+        finally:
+            task.cancel()
+        await asyncio.wait({task}, timeout=STOP_S)
+
+    def _deadlines(self) -> Iterator[tuple[float, str, int, CloseStatus]]:
+        """Give time, word, close code and class of the end of each deadline that runs now, the gravest first."""
+        connection, deadlines = self._session.connection, self._session.terms.deadlines
+        if connection.state is State.CONNECTING or connection.state is State.OPEN:
+            yield self._expires_s, "expired", CloseCode.UNAUTHORIZED, CloseStatus.UNAUTHORIZED
+        if connection.state is State.CONNECTING and deadlines.handshake_s is not None:
+            at_s = connection.opened_at_s + deadlines.handshake_s
+            yield at_s, "handshake_timeout", CloseCode.TRY_AGAIN_LATER, CloseStatus.TIMEOUT
+        if connection.state is State.OPEN and deadlines.max_age_s is not None:
+            yield connection.accepted_at_s + deadlines.max_age_s, "max_age", deadlines.max_age_code, CloseStatus.TIMEOUT
+        if connection.state is State.OPEN and deadlines.idle_s is not None:
+            yield self._idle_since_s + deadlines.idle_s, "idle", deadlines.idle_code, CloseStatus.TIMEOUT
+
+    def _passed(self) -> tuple[str, int, CloseStatus] | None:
+        now = self._session.loop.time()
+        return next(((word, code, status) for at_s, word, code, status in self._deadlines() if at_s <= now), None)
+
+    def _look(self) -> None:
+        """See whether anything was received since the last look; who is not listened to, or is delayed, is not idle."""
+        session = self._session
+        now, seen = session.loop.time(), session.receiving.received
+        if seen != self._seen or not session.receiving.is_listening:
+            self._seen, self._idle_since_s = seen, now
+        self._looked_s = now
+
+    async def _end(self) -> None:
+        """Take in what has arrived, see again what has passed, and end the connection for it."""
+        session = self._session
+        session.receiving.poll()
+        self._look()
+        passed = self._passed()
+        if passed is None:
+            self.arm()
+            return
+        word, code, status = passed
+        try:
+            if session.connection.state is State.CONNECTING:
+                await self._deny(word, status)
+            else:
+                self._tell("close", word)
+                session.end(DropReason.GUARD_CLOSED, status, code, word)
+                await session.sending.close(code, word, keep_errors=True)
+        except Exception as error:  # noqa: BLE001 - there is nobody to raise it to
+            if not peer_lost(error):
+                _log.error("the server raised when a deadline ended a connection", exc_info=error)
+
+    async def _deny(self, word: str, status: CloseStatus) -> None:
+        session = self._session
+        response_status = 401 if status is CloseStatus.UNAUTHORIZED else 503
+        self._tell("deny", word)
+        session.tell(session.connection.deny(session.loop.time(), status=status, response_status=response_status))
+        if session.receiving.stop_before_close:
+            await session.receiving.stop()
+        try:
+            await deny(
+                Deny(response_status, end=status, reason=word),
+                session.sending.write,
+                can_answer=session.connection.can_deny,
+            )
+        finally:
+            session.has_ended()
+
+    def _tell(self, decision: str, word: str) -> None:
+        session = self._session
+        session.tell((PolicyApplied(session.connection_id, session.loop.time(), POLICY, decision, word),))
