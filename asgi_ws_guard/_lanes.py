@@ -9,11 +9,12 @@ receiving or the sending side. `Path` turns the switches; nobody else calls this
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from itertools import repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ._plugin import ALLOW
 from ._types import Message, Receive, Send
 
 Side = TypeVar("Side", bound="Outbound")
@@ -27,8 +28,11 @@ class Inbound(Protocol):
     async def receive(self) -> Message:
         """Read while the path may not."""
 
-    async def arrived(self, message: Message) -> Message:
-        """Take a message that the path read and that is special."""
+    async def arrived(self, message: Message) -> Message | None:
+        """Take a message that the path read and that is special; None: there is none for the application in it."""
+
+    async def judged(self, message: Message, answer: object) -> Message | None:
+        """Take a plain message of which a gate did not just say `ALLOW`, but *answer*, or raised it."""
 
     def read_failed(self, error: BaseException) -> Message:
         """Take what the server's `receive` raised; give the disconnect or raise."""
@@ -114,22 +118,25 @@ def make_receive(inbound: Inbound, server_receive: Receive) -> Receive:
 
     async def receive() -> Message:
         nonlocal reading
-        if reading is not None:
-            return await inbound.receive()
-        reading = awaitable = server_receive()
-        try:
-            message = await awaitable
-        except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
+        while True:
+            if reading is not None:
+                return await inbound.receive()
+            reading = awaitable = server_receive()
+            try:
+                message = await awaitable
+            except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
+                reading = None
+                return inbound.read_failed(error)
             reading = None
-            return inbound.read_failed(error)
-        reading = None
-        try:
-            if message["type"] == receivable:
-                for _ in received:
-                    return message
-        except (KeyError, TypeError):
-            pass
-        return await inbound.arrived(message)
+            try:
+                if message["type"] == receivable:
+                    for _ in received:
+                        return message
+            except (KeyError, TypeError):
+                pass
+            arrived = await inbound.arrived(message)
+            if arrived is not None:
+                return arrived
 
     return receive
 
@@ -143,33 +150,130 @@ def make_measured_receive(inbound: Inbound, server_receive: Receive) -> Receive:
 
     async def receive() -> Message:
         nonlocal reading, size
-        if reading is not None:
-            return await inbound.receive()
-        reading = awaitable = server_receive()
-        try:
-            message = await awaitable
-        except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
+        while True:
+            if reading is not None:
+                return await inbound.receive()
+            reading = awaitable = server_receive()
+            try:
+                message = await awaitable
+            except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
+                reading = None
+                return inbound.read_failed(error)
             reading = None
-            return inbound.read_failed(error)
-        reading = None
-        try:
-            if message["type"] == receivable:
-                text = message.get("text")
-                if text.__class__ is str:
-                    size += len(text) if text.isascii() else payload_size(message)
-                    for _ in texts:
+            try:
+                if message["type"] == receivable:
+                    text = message.get("text")
+                    if text.__class__ is str:
+                        size += len(text) if text.isascii() else payload_size(message)
+                        for _ in texts:
+                            break
+                        for _ in received:
+                            return message
+                    elif text is None and message["bytes"].__class__ is bytes:
+                        size += len(message["bytes"])
+                        for _ in binaries:
+                            break
+                        for _ in received:
+                            return message
+            except (KeyError, TypeError, AttributeError):
+                pass
+            arrived = await inbound.arrived(message)
+            if arrived is not None:
+                return arrived
+
+    return receive
+
+
+def make_gated_receive(inbound: Inbound, server_receive: Receive, gate: Callable[[int], object]) -> Receive:
+    """Make the application's `receive`, which asks a gate about each message; only `ALLOW` itself is quick."""
+    reading: Reading = None
+    receivable: str | None = None
+    received, allow = Ticks(), ALLOW
+
+    async def receive() -> Message:
+        nonlocal reading
+        while True:
+            if reading is not None:
+                return await inbound.receive()
+            reading = awaitable = server_receive()
+            try:
+                message = await awaitable
+            except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
+                reading = None
+                return inbound.read_failed(error)
+            reading = None
+            length = -1
+            try:
+                if message["type"] == receivable:
+                    text = message.get("text")
+                    if text.__class__ is str:
+                        length = len(text) if text.isascii() else payload_size(message)
+                    elif text is None and message["bytes"].__class__ is bytes:
+                        length = len(message["bytes"])
+            except (KeyError, TypeError, AttributeError):
+                pass
+            if length >= 0:
+                try:
+                    answer = gate(length)
+                except Exception as error:  # noqa: BLE001 - fail closed
+                    answer = error
+                if answer is allow:
+                    for _ in received:
+                        return message
+                arrived = await inbound.judged(message, answer)
+            else:
+                arrived = await inbound.arrived(message)
+            if arrived is not None:
+                return arrived
+
+    return receive
+
+
+def make_measured_gated_receive(inbound: Inbound, server_receive: Receive, gate: Callable[[int], object]) -> Receive:
+    """Make the application's `receive`, which asks a gate and counts types and bytes too."""
+    reading: Reading = None
+    receivable: str | None = None
+    received, texts, binaries, allow = Ticks(), Ticks(), Ticks(), ALLOW
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal reading, size
+        while True:
+            if reading is not None:
+                return await inbound.receive()
+            reading = awaitable = server_receive()
+            try:
+                message = await awaitable
+            except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
+                reading = None
+                return inbound.read_failed(error)
+            reading = None
+            length = -1
+            try:
+                if message["type"] == receivable:
+                    text = message.get("text")
+                    if text.__class__ is str:
+                        length = len(text) if text.isascii() else payload_size(message)
+                    elif text is None and message["bytes"].__class__ is bytes:
+                        length = len(message["bytes"])
+            except (KeyError, TypeError, AttributeError):
+                pass
+            if length >= 0:
+                try:
+                    answer = gate(length)
+                except Exception as error:  # noqa: BLE001 - fail closed
+                    answer = error
+                if answer is allow:
+                    size += length
+                    for _ in binaries if text is None else texts:
                         break
                     for _ in received:
                         return message
-                elif text is None and message["bytes"].__class__ is bytes:
-                    size += len(message["bytes"])
-                    for _ in binaries:
-                        break
-                    for _ in received:
-                        return message
-        except (KeyError, TypeError, AttributeError):
-            pass
-        return await inbound.arrived(message)
+                arrived = await inbound.judged(message, answer)
+            else:
+                arrived = await inbound.arrived(message)
+            if arrived is not None:
+                return arrived
 
     return receive
 

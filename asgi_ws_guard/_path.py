@@ -7,7 +7,7 @@ ledger reads the counts, from any thread. ``tests/unit/test_path.py`` proves it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from operator import length_hint
 from types import CellType
 from typing import Any, NamedTuple, cast
@@ -21,6 +21,8 @@ from ._lanes import (
     Reading,
     Side,
     Ticks,
+    make_gated_receive,
+    make_measured_gated_receive,
     make_measured_receive,
     make_measured_send,
     make_receive,
@@ -93,6 +95,7 @@ class Path:
         in_flight: dict[Awaitable[None], Side] | None = None,
         *,
         measured: bool = False,
+        gate: Callable[[int], object] | None = None,
     ) -> None:
         """
         Make a path on which nothing may pass yet but what both sides are asked about.
@@ -104,8 +107,12 @@ class Path:
             outbound: The sending side.
             in_flight: Holds what the server has not finished of the messages that pass here; None: nobody asks.
             measured: Count text messages and bytes too.
+            gate: Asked with the size of each message that is received; None: nobody is.
         """
-        self.receive = (make_measured_receive if measured else make_receive)(inbound, receive)
+        if gate is not None:
+            self.receive = (make_measured_gated_receive if measured else make_gated_receive)(inbound, receive, gate)
+        else:
+            self.receive = (make_measured_receive if measured else make_receive)(inbound, receive)
         if measured:
             self.send = make_measured_send(outbound, send if in_flight is None else tracked(outbound, send, in_flight))
         elif in_flight is not None:
@@ -284,6 +291,8 @@ _NONE: Any = None
 _INDEXES = _indexes(
     make_receive(_NONE, _NONE),
     make_measured_receive(_NONE, _NONE),
+    make_gated_receive(_NONE, _NONE, _NONE),
+    make_measured_gated_receive(_NONE, _NONE, _NONE),
     make_send(_NONE, _NONE),
     make_measured_send(_NONE, _NONE),
     make_tracked_send(_NONE, _NONE, _NONE),

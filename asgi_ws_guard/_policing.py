@@ -1,5 +1,5 @@
 """
-Does what policies say about one connection: denies its handshake, drops a message, closes it.
+Does what policies say about one connection: denies its handshake, closes it, and tells of what becomes of a message.
 
 `_admission.py` asks them and knows answers alone; here the answers are carried out.
 """
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from ._admission import admit, judge
 from ._close import CloseCode, legal_code, legal_reason
 from ._events import DropReason, Handshake, PolicyApplied
+from ._gates import ask, decided
 from ._lanes import payload_size
-from ._plugin import Allow, Close, Deny, Drop
+from ._plugin import ALLOW, Allow, Close, Delay, Deny, Drop
 from ._servers import peer_lost
 from ._terms import Terms
 from ._types import Message, Send
@@ -55,50 +56,84 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
     return False
 
 
-async def passes(session: Session, direction: Literal["received", "sent"], message: Message) -> bool:
+async def passes(session: Session, message: Message) -> bool:
     """
-    Ask the policies about one message, and close if one says so.
+    Ask the policies about one message of the application, and close if one says so.
 
     Args:
         session: The connection's session.
-        direction: ``"received"`` from the client or ``"sent"`` by the application.
-        message: The message.
+        message: A `websocket.send`.
 
     Returns:
         Whether it goes on its way.
     """
     if not session.asks_about_messages:
         return True
-    decision = _judged(session, direction, message)
-    if isinstance(decision, Close) and session.connection.ended is None:
-        code, reason = legal_code(decision.code), legal_reason(decision.reason)
-        session.end(DropReason.GUARD_CLOSED, decision.end, code, reason)
-        await session.sending.close(code, reason, keep_errors=True)
+    decision = _judged(session, "sent", payload_size(message))
+    if isinstance(decision, Close):
+        await close_for(session, decision)
     return isinstance(decision, Allow)
 
 
-def allows(session: Session, direction: Literal["received", "sent"], message: Message) -> bool:
+def judged(session: Session, message: Message) -> Allow | Drop | Delay | Close:
     """
-    Ask the policies about one message of a connection that has ended: there is nothing left to close.
+    Ask the policies, then the gates, about one message of the client, and tell of their answer.
 
     Args:
         session: The connection's session.
-        direction: ``"received"`` from the client or ``"sent"`` by the application.
-        message: The message.
+        message: A `websocket.receive`.
 
     Returns:
-        Whether it goes on its way.
+        What is to be done with it.
     """
-    return not session.asks_about_messages or isinstance(_judged(session, direction, message), Allow)
+    gates = session.terms.gates
+    if not gates and not session.asks_about_messages:
+        return ALLOW
+    size = payload_size(message)
+    decision = _judged(session, "received", size)
+    if isinstance(decision, Allow) and gates:
+        decision = gate_judged(session, ask(gates, size))
+    if isinstance(decision, Allow | Delay) and session.telling is not None:
+        session.telling.received(message)
+    return decision
 
 
-def _judged(session: Session, direction: Literal["received", "sent"], message: Message) -> Allow | Drop | Close:
-    policies, size = session.options.message_policies, payload_size(message)
+def gate_judged(session: Session, answer: object) -> Allow | Drop | Delay | Close:
+    """
+    Tell of what a gate answered.
+
+    Args:
+        session: The connection's session.
+        answer: What the connection's gates answered or raised.
+
+    Returns:
+        What is to be done with the message.
+    """
+    policy, decision = decided(session.terms.gates, answer)
+    if not isinstance(decision, Allow):
+        _tell(session, policy, type(decision).__name__.lower(), decision.reason)
+    return decision
+
+
+async def close_for(session: Session, decision: Close) -> None:
+    """
+    Close a connection for a policy, unless it has ended.
+
+    Args:
+        session: The connection's session.
+        decision: What the policy said.
+    """
+    if session.connection.ended is None:
+        code, reason = legal_code(decision.code), legal_reason(decision.reason)
+        session.end(DropReason.GUARD_CLOSED, decision.end, code, reason)
+        await session.sending.close(code, reason, keep_errors=True)
+
+
+def _judged(session: Session, direction: Literal["received", "sent"], size: int) -> Allow | Drop | Delay | Close:
+    policies = session.options.message_policies
     policy, decision = judge(policies, session.connection_id, direction, size)
     if not isinstance(decision, Allow):
         _tell(session, policy, type(decision).__name__.lower(), decision.reason)
-    elif direction == "received" and session.telling is not None:
-        session.telling.received(message)
     return decision
 
 

@@ -42,6 +42,10 @@ class Owner(Protocol):
         """Whether nothing more is to be read."""
 
     @property
+    def is_held(self) -> bool:
+        """Whether nothing is to be read for a while."""
+
+    @property
     def context(self) -> Context:
         """The context in which the server's `receive` is to be called."""
 
@@ -170,7 +174,7 @@ class Reader:
 
     async def _pump(self) -> None:
         try:
-            while self._has_room() and not self._owner.is_over:
+            while self._has_room() and not self._owner.is_over and not self._owner.is_held:
                 message = await self._owner.pumped(await self._receive())
                 if message is None:
                     continue

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from ._close import CloseCode, Initiator
 from ._handle import _current
-from ._loops import Waker, step
-from ._policing import allows, passes
+from ._loops import Timer, Waker, step
+from ._plugin import Allow, Close, Delay, Drop
+from ._policing import close_for, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost
 from ._types import Message, Receive
@@ -37,6 +38,7 @@ class Receiving:
         "_context",
         "_disconnect",
         "_given",
+        "_held",
         "_idle_since_s",
         "_looks",
         "_never_direct",
@@ -66,6 +68,7 @@ class Receiving:
         self._disconnect: Message | None = None
         self._given = False
         self._waker: Waker | None = None
+        self._held: tuple[Message, Timer] | None = None
         self._idle_since_s = session.loop.time()
         self._looks = session.looks
         self._seen = 0
@@ -112,6 +115,11 @@ class Receiving:
         return self._session.connection.received + self._session.path.received_messages
 
     @property
+    def is_held(self) -> bool:
+        """Whether a message waits because a gate said so: nobody reads meanwhile."""
+        return self._held is not None
+
+    @property
     def is_listening(self) -> bool:
         """Whether somebody reads from the server, the application or the guard."""
         return bool(self._session.path.reading_cell.cell_contents)
@@ -127,12 +135,12 @@ class Receiving:
                 return await self._after_end()
             if session.path.reading is not None:
                 session.path.ask_about_receives()
-            elif not self.reader.running and not (self._never_direct and self.reader.start()):
+            elif not self.is_held and not self.reader.running and not (self._never_direct and self.reader.start()):
                 session.path.unblock_reads()
                 return await session.path.receive()
             await self.reader.wait()
 
-    async def arrived(self, message: Message) -> Message:
+    async def arrived(self, message: Message) -> Message | None:
         """
         Take a message that the application's own task read, and that is special.
 
@@ -140,7 +148,7 @@ class Receiving:
             message: The server's message.
 
         Returns:
-            What the application receives.
+            What the application receives; None: it has to ask again.
 
         Raises:
             ProtocolError: The server's message is malformed.
@@ -150,7 +158,22 @@ class Receiving:
         if taken is not None and not self._given:
             self._session.open_path()
             return taken
-        return await self.receive()
+        return None
+
+    async def judged(self, message: Message, answer: object) -> Message | None:
+        """
+        Take a plain message that the application's own task read, and that a gate did not simply allow.
+
+        Args:
+            message: The server's message.
+            answer: What the gate answered or raised.
+
+        Returns:
+            What the application receives; None: it has to ask again.
+        """
+        self._read_done()
+        self._session.take_in(message)
+        return await self._carried_out(message, gate_judged(self._session, answer))
 
     async def pumped(self, message: Message) -> Message | None:
         """
@@ -171,10 +194,9 @@ class Receiving:
         if message["type"] == "websocket.disconnect":
             self._disconnected(message)
             return None
-        is_message = message["type"] == "websocket.receive"
-        if is_message and (self._given or not await passes(session, "received", message)):
-            return None
-        return message
+        if message["type"] != "websocket.receive":
+            return message
+        return None if self._given else await self._carried_out(message, judged(session, message))
 
     def pump_failed(self, error: Exception) -> None:
         """
@@ -222,7 +244,8 @@ class Receiving:
     def poll(self) -> None:
         """Take in what the server has ready, without waiting: a disconnect may be among it."""
         session = self._session
-        if not session.loop.has_tasks or self._never_direct or session.path.reading is not None or self._running():
+        is_read = session.path.reading is not None or self.is_held or self._running()
+        if not session.loop.has_tasks or self._never_direct or is_read:
             return
         for _ in range(MAX_MESSAGES):
             if self.is_over:
@@ -237,7 +260,7 @@ class Receiving:
                 return
             if message["type"] == "websocket.disconnect":
                 self._disconnected(message)
-            elif message["type"] != "websocket.receive" or allows(session, "received", message):
+            elif message["type"] != "websocket.receive" or isinstance(judged(session, message), Allow | Delay):
                 self.reader.put(message)
 
     def look(self) -> None:
@@ -248,7 +271,7 @@ class Receiving:
             self._idle_since_s = now - TICK_S if seen == self._seen else now
             self._seen = seen
         self._looks = looks
-        if session.path.reading is not None or self._running():
+        if session.path.reading is not None or self.is_held or self._running():
             self._idle_since_s = now
         elif now - self._idle_since_s >= IDLE_S:
             session.path.block_reads()
@@ -265,6 +288,7 @@ class Receiving:
 
     def ended(self) -> None:
         """Wake those who receive; one who waits in the server's own `receive` gets a moment to be woken by it."""
+        self._release()
         self._wake()
         if self._session.path.reading is not None:
             self._session.loop.later(self._drain_s(), self._interrupt)
@@ -277,6 +301,8 @@ class Receiving:
     def finish(self) -> None:
         """Let go of what only an open connection needs: an application may keep its handle for as long as it likes."""
         self._context = None
+        if self._held is not None:
+            self._held[1].cancel()
 
     @property
     def stop_before_close(self) -> bool:
@@ -317,6 +343,35 @@ class Receiving:
         if self._given:
             await session.sending.late_receive()
         return self._give()
+
+    async def _carried_out(self, message: Message, decision: Allow | Drop | Delay | Close) -> Message | None:
+        """Do what was decided about a message; give it when it is to be delivered now."""
+        if isinstance(decision, Close):
+            await close_for(self._session, decision)
+        elif isinstance(decision, Drop):
+            await self._session.loop.turn()  # nobody else may: a client that floods would starve all others
+        elif isinstance(decision, Allow) or not self._hold(message, decision.delay_s):
+            return message
+        return None
+
+    def _hold(self, message: Message, delay_s: float) -> bool:
+        """Let a message wait, and nobody read meanwhile; False where there are no timers."""
+        timer = self._session.loop.later(delay_s, self._release)
+        if timer is not None:
+            self._held = message, timer
+            self._session.path.block_reads()
+        return timer is not None
+
+    def _release(self) -> None:
+        """Let a message that waited be received, and the next one be read; nobody may be there to receive it."""
+        if self._held is None:
+            return
+        (message, timer), self._held = self._held, None
+        timer.cancel()
+        self.reader.put(message)
+        if (self._never_direct or not self.reader.wanted) and self._session.connection.ended is None:
+            self.reader.start()
+        self.reader.wake_all()
 
     def _drain_s(self) -> float:
         """Give the seconds for what may still arrive: none when the guard closed, for nothing more is wanted."""

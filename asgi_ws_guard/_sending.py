@@ -89,7 +89,7 @@ class Sending:
             raise step.error
         if step.verdict is Verdict.DROP:
             await self._late(message["type"])
-        elif message["type"] != "websocket.send" or await passes(session, "sent", step.message):
+        elif message["type"] != "websocket.send" or await passes(session, step.message):
             await self._forward(step.message)
         else:
             session.drop(DropReason.POLICY)

@@ -30,6 +30,7 @@ from ._events import (
     SendTimedOut,
     Terminal,
 )
+from ._gates import one_gate
 from ._handle import ConnectionHandle, _current
 from ._path import Path
 from ._policing import admits
@@ -465,7 +466,7 @@ class Session:
                 self._watch.keep(limit_s)
         if deadlines.send_s is not None:
             self.sending.keep_deadline(deadlines.send_s, self._watch.in_flight)
-        if self.sending.in_flight is not before:
+        if self.sending.in_flight is not before or self.terms.gates:
             self._make_path(receive, send)
         self._time()
 
@@ -478,7 +479,9 @@ class Session:
     def _make_path(self, receive: Receive, send: Send) -> None:
         """Make the path, of the lanes that are wanted now, and let the watch look at it."""
         in_flight, measured = self.sending.in_flight, self._dispatch.asks_for("wants_sizes")
-        self.path = Path(receive, send, self.receiving, self.sending, in_flight, measured=measured)
+        self.path = Path(
+            receive, send, self.receiving, self.sending, in_flight, measured=measured, gate=one_gate(self.terms.gates)
+        )
         if self.receiving.stop_before_close:
             self.path.block_reads()
         self._watch.add(self)

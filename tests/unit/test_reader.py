@@ -27,7 +27,7 @@ class _Owner:
         self.failures: list[Exception] = []
         self.full: list[tuple[int, int]] = []
         self.dropping = False
-        self.is_pumped = False
+        self.is_pumped = self.is_held = False
 
     async def pumped(self, message: Message) -> Message | None:
         if message["type"] == "websocket.disconnect":
