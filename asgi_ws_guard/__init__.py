@@ -41,6 +41,7 @@ from ._exceptions import ConfigurationError, ConnectionClosed, GuardError, Proto
 from ._handle import ConnectionHandle, current_connection
 from ._middleware import WebSocketGuardMiddleware
 from ._plugin import (
+    ALLOW,
     Allow,
     Close,
     Deadlines,
@@ -60,6 +61,7 @@ from ._plugin import (
 from ._state import State
 
 __all__ = [
+    "ALLOW",
     "Abandoned",
     "Accepted",
     "Allow",

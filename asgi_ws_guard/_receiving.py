@@ -196,7 +196,9 @@ class Receiving:
             return None
         if message["type"] != "websocket.receive":
             return message
-        return None if self._given else await self._carried_out(message, judged(session, message))
+        if self._given or self._is_done:
+            return None
+        return await self._carried_out(message, judged(session, message))
 
     def pump_failed(self, error: Exception) -> None:
         """
@@ -374,9 +376,14 @@ class Receiving:
         self.reader.wake_all()
 
     def _drain_s(self) -> float:
-        """Give the seconds for what may still arrive: none when the guard closed, for nothing more is wanted."""
+        """Give the seconds for what may still arrive."""
+        return 0.0 if self._is_done else DRAIN_S
+
+    @property
+    def _is_done(self) -> bool:
+        """Whether the guard has ended the connection: nothing that arrives later is wanted."""
         end = self._session.connection.ended
-        return 0.0 if end is not None and end.initiator is Initiator.GUARD else DRAIN_S
+        return end is not None and end.initiator is Initiator.GUARD
 
     def _give(self) -> Message:
         """Give the disconnect, the same every time."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import structlog
 
-from asgi_ws_guard import WebSocketGuardMiddleware
+from asgi_ws_guard import ALLOW, Allow, WebSocketGuardMiddleware
+from asgi_ws_guard.plugins.timeouts import Timeouts
 
 App = Callable[..., Any]
 
@@ -33,12 +34,25 @@ class PassThrough:
         await self.app(scope, pass_receive, pass_send)
 
 
+class Gated:
+    """A policy with the cheapest gate there is, which lets everything pass."""
+
+    def admit(self, handshake: Any) -> Allow:
+        """Let everybody in."""
+        return Allow(gate=lambda size: ALLOW)
+
+
+ALL_TIMEOUTS = Timeouts(handshake_s=10.0, idle_s=60.0, max_age_s=3600.0, send_s=10.0)
+
+
 WRAPPERS: dict[str, Callable[[App], App]] = {
     "bare": lambda app: app,
     "pass-through": PassThrough,
     "guard, no observer": lambda app: WebSocketGuardMiddleware(app, observers=()),
     "guard, structlog": WebSocketGuardMiddleware,
     "guard, send deadline": lambda app: WebSocketGuardMiddleware(app, send_timeout_s=10.0),
+    "guard, one gate": lambda app: WebSocketGuardMiddleware(app, policies=(Gated(),)),
+    "guard, gate and all timeouts": lambda app: WebSocketGuardMiddleware(app, policies=(Gated(), ALL_TIMEOUTS)),
 }
 """The subjects of the comparison, by name."""
 

@@ -28,7 +28,13 @@ from ._subjects import WRAPPERS, App, scope, silence_logs, spread, verdict
 
 MESSAGES = 4000
 BLOCK = 300
-BUDGETS = {"guard, no observer": 1.5, "guard, structlog": 1.5, "guard, send deadline": 2.0}
+POLICIES = ("guard, one gate", "guard, gate and all timeouts")
+BUDGETS = {
+    "guard, no observer": 1.5,
+    "guard, structlog": 1.5,
+    "guard, send deadline": 2.0,
+    **dict.fromkeys(POLICIES, 2.5),
+}
 ECHO_BUDGET = 0.97
 PAYLOADS: dict[str, dict[str, Any]] = {
     "text": {"text": "hello world"},
