@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ._close import CloseCode, CloseStatus
+from ._close import CloseCode, CloseStatus, legal_code
 from ._events import DropReason, PolicyApplied
 from ._loops import AsyncioLoop
 from ._plugin import Deny
@@ -143,7 +143,7 @@ class Timing:
         if passed is None:
             self.arm()
             return
-        word, code, status = passed
+        word, code, status = passed[0], legal_code(passed[1]), passed[2]
         try:
             if session.connection.state is State.CONNECTING:
                 await self._deny(word, status)
