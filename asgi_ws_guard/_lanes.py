@@ -345,11 +345,13 @@ def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
 
 
 def make_tracked_send(outbound: Side, server_send: Send, in_flight: dict[Awaitable[None], Side]) -> Send:
-    """Make the application's `send` for a guard with a deadline: a send that suspends can be found in *in_flight*."""
+    """Make the application's `send` for a deadline: one that suspends is found in *sending*, or in *in_flight*."""
     sendable: str | None = None
+    sending: Awaitable[None] | None = None
     sent = Ticks(0)
 
     async def send(message: Message) -> None:
+        nonlocal sending
         is_plain = False
         try:
             if message["type"] == sendable and (
@@ -359,11 +361,18 @@ def make_tracked_send(outbound: Side, server_send: Send, in_flight: dict[Awaitab
             ):
                 is_plain = True
                 awaitable = server_send(message)
-                in_flight[awaitable] = outbound
-                try:
-                    await awaitable
-                finally:
-                    in_flight.pop(awaitable, None)
+                if sending is None:
+                    sending = awaitable
+                    try:
+                        await awaitable
+                    finally:
+                        sending = None
+                else:
+                    in_flight[awaitable] = outbound
+                    try:
+                        await awaitable
+                    finally:
+                        in_flight.pop(awaitable, None)
                 for _ in sent:
                     return
         except BaseException as error:

@@ -127,6 +127,13 @@ class Path:
         return self._cell("reading")
 
     @property
+    def sending_cell(self) -> CellType | None:
+        """The cell of the send that the server has not finished, of those that pass here; None: it is not kept."""
+        index = _INDEXES[id(cast(Any, self.send).__code__)].get("sending")
+        cells: tuple[CellType, ...] = cast(Any, self.send).__closure__
+        return None if index is None else cells[index]
+
+    @property
     def reading(self) -> Awaitable[Message] | None:
         """The server's awaitable that somebody reads from directly, None when nobody does."""
         reading: Reading = self._cell("reading").cell_contents

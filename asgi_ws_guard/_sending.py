@@ -144,16 +144,19 @@ class Sending:
             self.in_flight = in_flight
             self.write = tracked(self, self.write, in_flight)
 
-    def timed_out(self) -> None:
+    def timed_out(self, pending: list[Awaitable[None]]) -> None:
         """
         End the connection: a send has been pending for too long; the watch calls it.
 
         The futures are cancelled on which the server waits, not the tasks, so that the cancellation of somebody else is
         never mistaken for it.
+
+        Args:
+            pending: All sends of this connection that the server has not finished.
         """
         self._session.send_timed_out(self.timeout_s)
         self._waker = self._waker or Waker()
-        for one in [one for one, side in (self.in_flight or {}).items() if side is self]:
+        for one in pending:
             self._waker.wake(one)
 
     async def granted(self, message: Message) -> None:

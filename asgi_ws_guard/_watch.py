@@ -29,6 +29,9 @@ TICK_S = 0.25
 """Seconds between two looks. Reading ahead starts at the second look that finds nobody receiving."""
 FINEST_S = 0.01
 """A deadline is never kept more finely: a hundred turns of a timer in a second cost 0.1 % of a core."""
+SENDS_S = 1e-5
+"""Seconds between two looks at the sends, for each connection with a send deadline: 0.1 s for ten thousand. One of them
+takes some 35 ns, so that it is 0.4 % of a core at most, however short the deadline."""
 _contents = attrgetter("cell_contents")
 
 
@@ -48,6 +51,8 @@ class Watch:
     __slots__ = (
         "__weakref__",
         "_ending",
+        "_sending",
+        "_sends_due_s",
         "_since",
         "_ticks",
         "_ticks_per_look",
@@ -73,6 +78,8 @@ class Watch:
         self.wheel: Wheel[Timing] = Wheel()
         self.looks = 0
         self._ending: set[Session] = set()
+        self._sending: dict[Sending, CellType] = {}
+        self._sends_due_s = 0.0
         self._since: dict[Awaitable[None], float] = {}
         self._ticks = 0
         self._ticks_per_look = 1
@@ -89,6 +96,9 @@ class Watch:
             session: A connection whose handler is about to run.
         """
         self.sessions[session] = session.path.reading_cell
+        cell = session.path.sending_cell
+        if cell is not None:
+            self._sending[session.sending] = cell
         if self._timer is None:
             self._timer = self.loop.later(self._tick_s, self._tick)
 
@@ -110,6 +120,7 @@ class Watch:
             session: A connection whose handler is done.
         """
         self.sessions.pop(session, None)
+        self._sending.pop(session.sending, None)
         self._ending.discard(session)
         if not self.sessions and self._timer is not None:
             self._timer.cancel()
@@ -136,10 +147,12 @@ class Watch:
 
     def _tick(self) -> None:
         self._timer = self.loop.later(self._tick_s, self._tick)
-        if self.in_flight or self._since:
-            self._look_at_sends()
+        now = self.loop.time()
+        if now >= self._sends_due_s:
+            self._look_at_sends(now)
+            self._sends_due_s = now + len(self._sending) * SENDS_S
         if self.wheel:
-            for timing in self.wheel.due(self.loop.time()):
+            for timing in self.wheel.due(now):
                 timing.due()
         self._ticks += 1
         if self._ticks >= self._ticks_per_look:
@@ -155,10 +168,15 @@ class Watch:
         for session in self._ending.difference(unread):
             session.look()
 
-    def _look_at_sends(self) -> None:
+    def _look_at_sends(self, now: float) -> None:
         """End the connections with a send that has been pending for too long."""
-        now, before = self.loop.time(), self._since
-        self._since = {one: before.get(one, now) for one in self.in_flight}
-        late = {side for one, side in self.in_flight.items() if now - self._since[one] >= side.timeout_s}
-        for side in late:
-            side.timed_out()
+        pending = dict(self.in_flight)
+        for side in compress(tuple(self._sending), list(map(_contents, self._sending.values()))):
+            pending[self._sending[side].cell_contents] = side
+        if not pending:
+            self._since = {}
+            return
+        before = self._since
+        self._since = {one: before.get(one, now) for one in pending}
+        for late in {side for one, side in pending.items() if now - self._since[one] >= side.timeout_s}:
+            late.timed_out([one for one, side in pending.items() if side is late])

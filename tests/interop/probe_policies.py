@@ -21,10 +21,10 @@ DEADLINES = {
     "/age": Deadlines(max_age_s=DEADLINE_S),
     "/stalled": Deadlines(max_age_s=DEADLINE_S, send_s=SEND_S),
 }
-ANSWERS = {
-    "drop": Drop("asked"),
-    "wait": Delay(DELAY_S, "asked"),
-    "close": Close(4009, "asked"),
+ANSWERS: dict[int, Allow | Drop | Delay | Close] = {
+    4: Drop("asked"),
+    5: Delay(DELAY_S, "asked"),
+    6: Close(4009, "asked"),
 }
 
 
@@ -39,8 +39,8 @@ class Terms:
 
 
 def by_size(size: int) -> Allow | Drop | Delay | Close:
-    """Answer "drop", "wait" and "close!" as they say."""
-    return {4: ANSWERS["drop"], 5: ANSWERS["wait"], 6: ANSWERS["close"]}.get(size, ALLOW)
+    """Answer "drop", "wait!" and "close!" as they say, and let all else pass."""
+    return ANSWERS.get(size, ALLOW)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

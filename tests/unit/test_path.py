@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_ws_guard import Allow, Books, MessageReceived, MessageSent, ProtocolError, WebSocketGuardMiddleware
+from asgi_ws_guard import (
+    ALLOW,
+    Allow,
+    Books,
+    Handshake,
+    MessageReceived,
+    MessageSent,
+    ProtocolError,
+    WebSocketGuardMiddleware,
+)
 from asgi_ws_guard._connection import Connection, Verdict
 from asgi_ws_guard._lanes import tracked
 from asgi_ws_guard._path import GRANT
@@ -103,6 +112,16 @@ class _Yes:
         return Allow()
 
 
+class _Gated:
+    """A policy whose gate allows everything, in one way or another."""
+
+    def __init__(self, answer: Allow) -> None:
+        self.answer = answer
+
+    def admit(self, handshake: Handshake) -> Allow:
+        return Allow(gate=lambda size: self.answer)
+
+
 def _through_the_guard(script: list[tuple[str, Any]], **options: Any) -> _Run:
     result = _Run()
 
@@ -191,12 +210,15 @@ def test_the_fast_path_equals_the_tables(script: list[tuple[str, Any]]) -> None:
         {"send_timeout_s": 30},
         {"observers": (Recorder(wants_messages=True),)},
         {"policies": (_Yes(),)},
+        {"policies": (_Gated(ALLOW),)},
+        {"policies": (_Gated(Allow()),)},
+        {"policies": (_Gated(ALLOW), _Gated(ALLOW), _Yes())},
     ]
     for options in ways:
         seen = _through_the_guard(script, **{"observers": (), **options})
         assert seen == expected, options
     measured = replace(expected, books=expected.measured)
-    for options in ({}, {"send_timeout_s": 30}, {"policies": (_Yes(),)}):
+    for options in ({}, {"send_timeout_s": 30}, {"policies": (_Yes(),)}, {"policies": (_Gated(ALLOW),)}):
         assert _through_the_guard(script, observers=(_Measuring(),), **options) == measured, options
     assert _through_the_guard(script, observers=(_Measuring(wants_messages=True),)) == measured
 
