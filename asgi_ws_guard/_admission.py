@@ -15,9 +15,10 @@ from typing import Literal
 
 from ._close import CloseCode, CloseStatus
 from ._dispatch import name_of
-from ._events import Handshake
-from ._plugin import ALLOW, Allow, Close, Deny, Drop, MessagePolicy, Policy, ReleasingPolicy
-from ._terms import NO_TERMS, Terms, allow_fault, deny_fault
+from ._events import Handshake, Identity
+from ._loops import AsyncioLoop, TrioLoop
+from ._plugin import ALLOW, Allow, Close, Deny, Drop, FirstMessage, MessagePolicy, Policy, ReleasingPolicy
+from ._terms import NO_TERMS, Terms, allow_fault, close_fault, deny_fault
 
 _log = logging.getLogger("asgi_ws_guard")
 FAILED = "policy_failed"
@@ -65,6 +66,58 @@ async def _ask(policy: Policy, handshake: Handshake, admitted: list[Policy]) -> 
         _log.error("policy %s gave a malformed answer at a handshake: denied: %s", name_of(policy), fault)
         return Deny(status=500, body=b"", reason=FAILED)
     return decision
+
+
+async def welcome(
+    first_messages: Sequence[tuple[str, FirstMessage]],
+    payload: str | bytes,
+    loop: AsyncioLoop | TrioLoop,
+    until_s: float,
+) -> tuple[str, Identity | Close | None]:
+    """
+    Ask every policy that wants to about the first message of a connection, until one does not allow it.
+
+    Args:
+        first_messages: Name of the policy and what answers, in the order in which they are asked.
+        payload: The message.
+        loop: The connection's loop.
+        until_s: Time of the loop until which all have to have answered.
+
+    Returns:
+        The name of the policy that answered last, and its `Close`, or the last identity that was found, None without
+        any.
+    """
+    name, known = "", None
+    for name, first in first_messages:
+        is_done, decision, fault = True, None, None
+        try:
+            decision = first(payload)
+            if inspect.isawaitable(decision):
+                is_done, decision = await loop.within(decision, until_s - loop.time())
+            fault = _welcome_fault(decision) if is_done else None
+        except Exception as error:  # noqa: BLE001 - fail closed
+            _log.error("policy %s raised at a first message: closed", name, exc_info=error)
+            return name, _FAILED
+        if not is_done:
+            return name, LATE
+        if fault is not None:
+            _log.error("policy %s gave a malformed answer at a first message: closed: %s", name, fault)
+            return name, _FAILED
+        if isinstance(decision, Close):
+            return name, decision
+        known = decision.identity or known
+    return name, known
+
+
+LATE = Close(int(CloseCode.UNAUTHORIZED), "first_message_timeout")
+"""How a connection is closed whose first message, or the answer to it, does not come in time."""
+_FAILED = Close(int(CloseCode.UNAUTHORIZED), FAILED)
+
+
+def _welcome_fault(answer: object) -> str | None:
+    if isinstance(answer, Allow):
+        return allow_fault(answer)
+    return close_fault(answer) if isinstance(answer, Close) else f"{type(answer).__name__} is no Allow and no Close"
 
 
 def release(admitted: list[Policy], connection_id: str) -> None:

@@ -124,6 +124,28 @@ class AsyncioLoop:
         loop = asyncio.get_running_loop()
         return loop.call_later(delay_s + (COARSE_S if _is_coarse(loop) else 0.0), call, context=Context())
 
+    async def within(self, awaitable: Awaitable[Any], delay_s: float) -> tuple[bool, Any]:
+        """
+        Wait for an awaitable for a time, and cancel it when that is over or the caller is cancelled.
+
+        Unlike `asyncio.wait_for`, which up to 3.11 may lose a cancellation of the caller's.
+
+        Args:
+            awaitable: Of foreign code.
+            delay_s: Seconds.
+
+        Returns:
+            Whether it is done, and its result.
+        """
+        task = asyncio.ensure_future(awaitable)
+        try:
+            await asyncio.wait({task}, timeout=max(0.0, delay_s))
+        finally:
+            if not task.done():
+                task.add_done_callback(_retrieve)
+                task.cancel()
+        return (True, task.result()) if task.done() else (False, None)
+
     def start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
         """
         Start a task in a copy of a context.
@@ -172,9 +194,19 @@ class TrioLoop:
         """Do nothing: there are no timers here."""
         return False
 
+    async def within(self, awaitable: Awaitable[Any], delay_s: float) -> tuple[bool, Any]:
+        """Wait for an awaitable, for as long as it takes: there are no timers here."""
+        return True, await awaitable
+
     def later(self, delay_s: float, call: Callable[[], object]) -> Timer | None:
         """Do nothing: there are no timers here."""
         return None
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    """Take note of what a task raised that nobody waits for: its cancellation was asked for."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _is_coarse(loop: asyncio.AbstractEventLoop) -> bool:

@@ -122,6 +122,11 @@ class Reader:
             self._size += _size_of(item)
         self._wake_one()
 
+    def forget(self) -> None:
+        """Throw away the messages of the client that wait for the application."""
+        kept = [one for one in self._buffer or () if isinstance(one, Exception) or one["type"] != "websocket.receive"]
+        self._buffer, self._size = deque(kept), 0
+
     def start(self) -> bool:
         """
         Start the pump, unless it runs, the bound is reached, or the event loop has no tasks for the guard.

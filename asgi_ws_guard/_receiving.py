@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ._close import CloseCode, Initiator
 from ._handle import _current
-from ._loops import Timer, Waker, step
+from ._loops import Flag, Timer, Waker, step
 from ._plugin import Allow, Close, Delay, Drop
 from ._policing import close_for, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
@@ -128,6 +128,8 @@ class Receiving:
         """Give the next message while the path may not read."""
         while True:
             session = self._session
+            if session.entrance is not None and session.is_held:
+                await session.entrance.wait()
             waiting = None if self._given else self.reader.take()
             if waiting is not None:
                 return waiting
@@ -139,6 +141,34 @@ class Receiving:
                 session.path.unblock_reads()
                 return await session.path.receive()
             await self.reader.wait()
+
+    async def read_for_guard(self, flag: Flag) -> None:
+        """
+        Read while the application may not; a read of its own that is pending goes on.
+
+        Args:
+            flag: What the caller waits for; where the guard has no tasks, a message that was read is enough.
+        """
+        session = self._session
+        if session.path.reading is None:
+            session.path.block_reads()
+            if session.loop.has_tasks:
+                self.reader.start()
+            else:
+                await self._read_one()
+                return
+        await flag.wait()
+
+    async def _read_one(self) -> None:
+        try:
+            taken = await self.pumped(await self.read())
+        except Exception as error:
+            if not peer_lost(error):
+                raise
+            self._lost()
+        else:
+            if taken is not None:
+                self.reader.put(taken)
 
     async def arrived(self, message: Message) -> Message | None:
         """
@@ -198,7 +228,10 @@ class Receiving:
             return message
         if self._given or self._is_done:
             return None
-        return await self._carried_out(message, judged(session, message))
+        decision = judged(session, message)
+        if isinstance(decision, Allow | Delay) and self._is_taken(message):
+            return None
+        return await self._carried_out(message, decision)
 
     def pump_failed(self, error: Exception) -> None:
         """
@@ -262,7 +295,9 @@ class Receiving:
                 return
             if message["type"] == "websocket.disconnect":
                 self._disconnected(message)
-            elif message["type"] != "websocket.receive" or isinstance(judged(session, message), Allow | Delay):
+            elif message["type"] != "websocket.receive" or (
+                isinstance(judged(session, message), Allow | Delay) and not self._is_taken(message)
+            ):
                 self.reader.put(message)
 
     def look(self) -> None:
@@ -287,6 +322,13 @@ class Receiving:
             is_pumping: Whether it does.
         """
         self._session.path.pumped(is_pumping)
+        if not is_pumping and self._session.entrance is not None:
+            self._session.entrance.look_again()
+
+    def forget(self) -> None:
+        """Throw away the messages that wait for the application: they come from somebody who was not let in."""
+        if self._reader is not None:
+            self._reader.forget()
 
     def ended(self) -> None:
         """Wake those who receive; one who waits in the server's own `receive` gets a moment to be woken by it."""
@@ -410,9 +452,16 @@ class Receiving:
 
     def _read_done(self) -> None:
         """Take note that the application's own task has read; nobody may again after the end."""
-        if self._session.connection.ended is not None:
-            self._session.path.block_reads()
+        session = self._session
+        if session.connection.ended is not None or session.is_held:
+            session.path.block_reads()
+        if session.entrance is not None:
+            session.entrance.look_again()
         self._wake()
+
+    def _is_taken(self, message: Message) -> bool:
+        entrance = self._session.entrance
+        return entrance is not None and entrance.take(message)
 
     def _running(self) -> bool:
         return self._reader is not None and self._reader.running

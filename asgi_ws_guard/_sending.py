@@ -78,6 +78,8 @@ class Sending:
         """
         session = self._session
         session.see_sender()
+        if session.entrance is not None and session.is_held and not _is_close(message):
+            await session.entrance.wait()
         session.find_route()
         if session.terms.subprotocol is not None:
             message = _answering(message, session.terms.subprotocol)
@@ -255,9 +257,15 @@ class Sending:
         try:
             await (self._write_close(message, translate=True) if is_end else self.write(message))
         except BaseException as error:  # noqa: BLE001 - it is raised again, or known to say "gone"
-            self.send_failed(message, error, started_s)
+            try:
+                self.send_failed(message, error, started_s)
+            finally:
+                if message["type"] == "websocket.accept" and session.entrance is not None:
+                    session.entrance.fail()
             return
         session.forwarded(message, started_s)
+        if message["type"] == "websocket.accept" and session.entrance is not None:
+            await session.entrance.pass_through()
         if message["type"] == "websocket.send" and session.path.spend():
             await self.granted(message)
 
@@ -351,6 +359,10 @@ class Sending:
 
     def _turned(self) -> None:
         self._is_busy = False
+
+
+def _is_close(message: Message) -> bool:
+    return isinstance(message, Mapping) and message.get("type") == "websocket.close"
 
 
 def _answering(message: Message, subprotocol: str) -> Message:

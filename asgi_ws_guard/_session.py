@@ -15,6 +15,7 @@ from ._admission import release
 from ._close import CloseCode, CloseStatus, Initiator
 from ._connection import Connection, End
 from ._edge import without_disconnects
+from ._entrance import Entrance
 from ._events import (
     Abandoned,
     Books,
@@ -67,6 +68,7 @@ class Session:
         account: The sums of its route in the ledger, None before the accept.
         admitted: Policies that let it in, and have not heard of its end.
         connection: Its state and its books.
+        entrance: Waits for its first message, None when the terms ask for none.
         handle: What the application may know of it.
         is_zombie: Whether the handler goes on long after the end, and nothing will stop it.
         loop: The event loop that it lives on.
@@ -96,6 +98,7 @@ class Session:
         "account",
         "admitted",
         "connection",
+        "entrance",
         "handle",
         "is_zombie",
         "loop",
@@ -134,6 +137,7 @@ class Session:
         self.account: Account | None = None
         self.admitted: list[Policy] = []
         self.terms: Terms = NO_TERMS
+        self.entrance: Entrance | None = None
         self._timing: Timing | None = None
         self.over: Books | None = None
         self._outer: ConnectionHandle | None = None
@@ -175,6 +179,8 @@ class Session:
         hide(scope, self.terms.hidden_subprotocols)
         if is_admitted and self.terms is not NO_TERMS:
             self._agree(receive, send)
+        if self.terms.first_messages:
+            self.entrance = Entrance(self)
         return is_admitted
 
     async def settle(self, error: BaseException | None) -> BaseException | None:
@@ -205,6 +211,8 @@ class Session:
         try:
             if self._timing is not None:
                 await self._timing.finish()
+            if self.entrance is not None:
+                await self.entrance.stop()
         finally:
             await self.receiving.stop()
         return error
@@ -268,6 +276,11 @@ class Session:
     def receive(self) -> Receive:
         """The receive that the application gets."""
         return self.path.receive if self.telling is None else self.telling.receive
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing passes in either direction, for the first message has not been answered."""
+        return self.entrance is not None and not self.entrance.is_open and self.connection.accepted
 
     @property
     def asks_about_messages(self) -> bool:
@@ -373,7 +386,7 @@ class Session:
 
     def open_path(self) -> None:
         """Let ordinary messages pass without a question, as far as nobody has one."""
-        if self.connection.state is State.OPEN and not self.asks_about_messages:
+        if self.connection.state is State.OPEN and not self.asks_about_messages and not self.is_held:
             self.path.open()
             if self.receiving.is_wanted:
                 self.path.ask_about_receives()
@@ -449,6 +462,8 @@ class Session:
             self._end_flag.set()
         self.receiving.ended()
         self.sending.ended()
+        if self.entrance is not None:
+            self.entrance.ended()
 
     async def wait_closed(self) -> None:
         """Wait for the end."""

@@ -33,6 +33,7 @@ TABLE = {
     "_callsite": "shell",
     "_dispatch": "shell",
     "_edge": "shell",
+    "_entrance": "shell",
     "_gates": "shell",
     "_handle": "shell",
     "_lanes": "shell",
