@@ -14,7 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from websockets.exceptions import ConnectionClosed
@@ -112,11 +112,13 @@ class Answer:
         status: The HTTP status; None when no valid answer came.
         body: The bytes after the headers, as far as they came.
         ended: Whether the server closed the transport, or the client stopped waiting.
+        headers: Dict: lower-case name -> value.
     """
 
     status: int | None
     body: bytes = b""
     ended: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 class RawPeer:
@@ -285,7 +287,7 @@ def _parse_answer(received: bytes, *, ended: bool) -> Answer:
         return Answer(None, ended=ended)
     if "chunked" in _headers(received).get("transfer-encoding", ""):
         body = _unchunk(body)
-    return Answer(int(words[1]), body, ended)
+    return Answer(int(words[1]), body, ended, _headers(received))
 
 
 def _unchunk(body: bytes) -> bytes:
