@@ -93,16 +93,13 @@ class Entrance:
         if self.is_open:
             return
         if isinstance(session.loop, AsyncioLoop):
-            self._task = session.loop.start(self._work(), session.receiving.context)
+            self._task = session.loop.start(self._run(), session.receiving.context)
             await self.wait()
-            return
-        try:
-            await self._work()
-        finally:
-            self.fail()
+        else:
+            await self._run()
 
     def fail(self) -> None:
-        """Let nobody in, for the work was not done: the server's accept failed, or under trio it was cancelled."""
+        """Let nobody in, for the work was not done: the server's accept failed, or somebody cancelled it."""
         session = self._session
         if not self.is_open and session.connection.ended is None:
             session.end(DropReason.GUARD_CLOSED, CloseStatus.UNAUTHORIZED, None)
@@ -132,6 +129,12 @@ class Entrance:
         self._opened.set()
         self.look_again()
 
+    async def _run(self) -> None:
+        try:
+            await self._work()
+        finally:
+            self.fail()
+
     async def _work(self) -> None:
         session = self._session
         until_s = session.loop.time() + min(first.timeout_s for _, first in session.terms.first_messages)
@@ -146,7 +149,7 @@ class Entrance:
             await self._close(policy, answer)
             return
         if answer is not None:
-            session.know(answer)
+            session.identify(answer)
         self._open()
         session.open_path()
 
