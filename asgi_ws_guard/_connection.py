@@ -320,6 +320,7 @@ class Connection:
         error_type: str | None,
         absorbed_type: str | None,
         books: Books | None = None,
+        decisions: Mapping[tuple[str, str, str], int] | None = None,
     ) -> tuple[Event, ...]:
         """
         Tell the terminal event of an ended connection, once.
@@ -330,6 +331,7 @@ class Connection:
             error_type: Qualified name of the exception that leaves the guard, None when none does.
             absorbed_type: Qualified name of the exception that ended at the guard, None when none did.
             books: What became of every message, when some were counted beside this object; None: `books`.
+            decisions: How often policies decided what; None: never.
 
         Returns:
             `Rejected`, `Abandoned` or `Closed`; nothing when it was told before.
@@ -355,11 +357,12 @@ class Connection:
             absorbed_type,
             self.books if books is None else books,
         )
+        told = dict(decisions or {})
         if self.accepted:
-            return (Closed(*facts),)
+            return (Closed(*facts, decisions=told),)
         if end.because in _LEFT:
-            return (Abandoned(*facts),)
-        return (Rejected(*facts, self._response_status),)
+            return (Abandoned(*facts, decisions=told),)
+        return (Rejected(*facts, self._response_status, decisions=told),)
 
     def _started_at_s(self, end: End) -> float:
         return end.at_s if self._accepted_at_s is None else self._accepted_at_s

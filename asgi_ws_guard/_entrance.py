@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ._admission import LATE, welcome
 from ._close import CloseStatus, legal_code, legal_reason
-from ._events import DropReason, Identity, PolicyApplied
+from ._events import DropReason, Identity
 from ._loops import AsyncioLoop, Flag
 from ._plugin import Close
 from ._sending import CLOSE_S
@@ -156,7 +156,7 @@ class Entrance:
     async def _close(self, policy: str, close: Close) -> None:
         session = self._session
         code, reason = legal_code(close.code), legal_reason(close.reason)
-        session.tell((PolicyApplied(session.connection_id, session.loop.time(), policy, "close", close.reason),))
+        session.decided(policy, "close", close.reason)
         session.end(DropReason.GUARD_CLOSED, CloseStatus.UNAUTHORIZED, code, reason)
         await session.sending.close(code, reason, keep_errors=False)
 

@@ -295,7 +295,16 @@ class HandlerOutlived(Event):
 
 @dataclass(frozen=True, slots=True)
 class PolicyApplied(Event):
-    """A policy answered with anything but `Allow`."""
+    """
+    A policy answered with anything but `Allow`: the first time for this connection that it decided so, for this reason.
+
+    A flood must not cost an event for each message; how often it was is in `Terminal.decisions` and in `Statistics`.
+
+    Attributes:
+        policy: Name of the policy.
+        decision: ``"deny"``, ``"drop"``, ``"delay"`` or ``"close"``.
+        reason: The policy's word for it.
+    """
 
     policy: str
     decision: str
@@ -382,6 +391,7 @@ class Terminal(Event):
         error_type: Qualified name of the exception that left the handler and the guard, None when none did.
         absorbed_type: Qualified name of the disconnect error that left the handler and ended at the guard.
         books: What became of every message.
+        decisions: dict: name of a policy, decision, reason -> how often it was; empty when all were `Allow`.
     """
 
     path: str
@@ -396,6 +406,7 @@ class Terminal(Event):
     error_type: str | None
     absorbed_type: str | None
     books: Books
+    decisions: Mapping[tuple[str, str, str], int] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_ROUTES = 100
 """Routes and schemes that are told apart. More is not an application's routing table but its paths, and a metric with
 ten label sets for each stays within the 2,000 that the SDK of OpenTelemetry allows by default."""
+MAX_DECISIONS = 100
+"""Kinds of decisions that are told apart, by policy, decision and reason: a policy may make up reasons."""
 
 
 class Ledger:
@@ -34,7 +36,7 @@ class Ledger:
         lock: Held while a connection passes from the live to those that are over.
     """
 
-    __slots__ = ("__weakref__", "_accounts", "_dispatch", "_watches", "lock")
+    __slots__ = ("__weakref__", "_accounts", "_decisions", "_dispatch", "_watches", "lock")
 
     def __init__(self, dispatch: Dispatch) -> None:
         """
@@ -46,6 +48,7 @@ class Ledger:
         self.lock = RLock()
         self._dispatch = dispatch
         self._accounts: dict[tuple[str | None, str], Account] = {}
+        self._decisions: dict[tuple[str, str, str], int] = {}
         self._watches: WeakSet[Watch] = WeakSet()
 
     def add_watch(self, watch: Watch) -> None:
@@ -112,6 +115,23 @@ class Ledger:
     def observer_failures(self) -> dict[str, int]:
         """Give the contained exceptions of observers; see `Statistics`."""
         return dict(self._dispatch.failures)
+
+    def count_decision(self, kind: tuple[str, str, str]) -> None:
+        """
+        Count what a policy decided; beyond `MAX_DECISIONS` kinds under `OVERFLOW`.
+
+        Args:
+            kind: Name of the policy, decision, reason.
+        """
+        with self.lock:
+            if kind not in self._decisions and len(self._decisions) >= MAX_DECISIONS:
+                kind = (OVERFLOW, kind[1], OVERFLOW)
+            self._decisions[kind] = self._decisions.get(kind, 0) + 1
+
+    def decisions(self) -> dict[tuple[str, str, str], int]:
+        """Give how often policies decided what; see `Statistics`."""
+        with self.lock:
+            return dict(self._decisions)
 
     def totals(self) -> Books:
         """Sum up what became of every message, those of handshakes without an answer included."""

@@ -93,6 +93,14 @@ class Statistics(Protocol):
     def books(self) -> dict[str, Books]:
         """Give the books of every live connection. Dict: connection id -> books."""
 
+    def decisions(self) -> dict[tuple[str, str, str], int]:
+        """
+        Give how often policies decided anything but `Allow`, since the guard was built.
+
+        Returns:
+            dict: name of a policy, decision, reason -> number; bounded, what comes later is summed up as `OVERFLOW`.
+        """
+
     def observer_failures(self) -> dict[str, int]:
         """Give the exceptions of observers that were contained. Dict: name of an observer -> number."""
 

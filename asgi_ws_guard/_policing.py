@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ._admission import admit, judge
 from ._close import CloseCode, legal_code, legal_reason
-from ._events import DropReason, Handshake, PolicyApplied
+from ._events import DropReason, Handshake
 from ._gates import ask, decided
 from ._lanes import payload_size
 from ._plugin import ALLOW, Allow, Close, Delay, Deny, Drop
@@ -45,7 +45,7 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
             session.identify(decision.identity)
         return True
     session.release()
-    _tell(session, policy, "deny", decision.reason)
+    session.decided(policy, "deny", decision.reason)
     session.tell(session.connection.deny(session.loop.time(), status=decision.end, response_status=decision.status))
     try:
         await deny(decision, send, can_answer=handshake.can_deny)
@@ -111,7 +111,7 @@ def gate_judged(session: Session, answer: object) -> Allow | Drop | Delay | Clos
     """
     policy, decision = decided(session.terms.gates, answer)
     if not isinstance(decision, Allow):
-        _tell(session, policy, type(decision).__name__.lower(), decision.reason)
+        session.decided(policy, type(decision).__name__.lower(), decision.reason)
     return decision
 
 
@@ -133,12 +133,8 @@ def _judged(session: Session, direction: Literal["received", "sent"], size: int)
     policies = session.options.message_policies
     policy, decision = judge(policies, session.connection_id, direction, size)
     if not isinstance(decision, Allow):
-        _tell(session, policy, type(decision).__name__.lower(), decision.reason)
+        session.decided(policy, type(decision).__name__.lower(), decision.reason)
     return decision
-
-
-def _tell(session: Session, policy: str, decision: str, reason: str) -> None:
-    session.tell((PolicyApplied(session.connection_id, session.loop.time(), policy, decision, reason),))
 
 
 async def deny(decision: Deny, send: Send, *, can_answer: bool) -> None:

@@ -26,6 +26,7 @@ from ._events import (
     Identity,
     Leaked,
     Opened,
+    PolicyApplied,
     ReadAheadFull,
     Rejected,
     SendTimedOut,
@@ -34,6 +35,7 @@ from ._events import (
 from ._gates import one_gate
 from ._handle import ConnectionHandle, _current
 from ._path import Path
+from ._plugin import OVERFLOW
 from ._policing import admits
 from ._receiving import Receiving
 from ._route import route_of
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
 
 
 _NOBODY: frozenset[int] = frozenset()
+MAX_KINDS = 32
+"""Kinds of decisions of one connection that are told apart, but for one more of each policy and decision."""
 
 
 class Session:
@@ -68,6 +72,7 @@ class Session:
         account: The sums of its route in the ledger, None before the accept.
         admitted: Policies that let it in, and have not heard of its end.
         connection: Its state and its books.
+        decisions: dict: policy, decision, reason -> how often; None as long as all were `Allow`.
         entrance: Waits for its first message, None when the terms ask for none.
         handle: What the application may know of it.
         is_zombie: Whether the handler goes on long after the end, and nothing will stop it.
@@ -98,6 +103,7 @@ class Session:
         "account",
         "admitted",
         "connection",
+        "decisions",
         "entrance",
         "handle",
         "is_zombie",
@@ -138,6 +144,7 @@ class Session:
         self.admitted: list[Policy] = []
         self.terms: Terms = NO_TERMS
         self.entrance: Entrance | None = None
+        self.decisions: dict[tuple[str, str, str], int] | None = None
         self._timing: Timing | None = None
         self.over: Books | None = None
         self._outer: ConnectionHandle | None = None
@@ -252,6 +259,28 @@ class Session:
             self.tell((Identified(self.connection_id, self.loop.time(), shown(identity.label)),))
         if self.connection.ended is None:
             self._time()
+
+    def decided(self, policy: str, decision: str, reason: str) -> None:
+        """
+        Count what a policy decided, and tell of the first of each kind: a flood is not to cost an event per message.
+
+        Args:
+            policy: Name of the policy.
+            decision: ``"deny"``, ``"drop"``, ``"delay"`` or ``"close"``.
+            reason: Its word for it.
+        """
+        counts = self.decisions
+        if counts is None:
+            counts = self.decisions = {}
+        kind = (policy, decision, reason)
+        number = counts.get(kind, 0)
+        if not number and len(counts) >= MAX_KINDS:
+            kind = (policy, decision, OVERFLOW)
+            number = counts.get(kind, 0)
+        counts[kind] = number + 1
+        self._ledger.count_decision(kind)
+        if not number:
+            self.tell((PolicyApplied(self.connection_id, self.loop.time(), policy, decision, kind[2]),))
 
     def release(self) -> None:
         """Tell the policies that let the connection in that it is over, once."""
@@ -532,6 +561,7 @@ class Session:
                 error_type=_name(error),
                 absorbed_type=_name(self._absorbed),
                 books=books,
+                decisions=self.decisions,
             )
             account.denied += any(isinstance(event, Rejected) for event in events)
             account.aborted += any(isinstance(event, Abandoned) for event in events)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ._close import CloseCode, CloseStatus, legal_code
-from ._events import DropReason, PolicyApplied
+from ._events import DropReason
 from ._loops import AsyncioLoop
 from ._plugin import Deny
 from ._policing import deny
@@ -172,5 +172,4 @@ class Timing:
             session.has_ended()
 
     def _tell(self, decision: str, word: str) -> None:
-        session = self._session
-        session.tell((PolicyApplied(session.connection_id, session.loop.time(), POLICY, decision, word),))
+        self._session.decided(POLICY, decision, word)

@@ -202,6 +202,8 @@ def _terminal(line: str) -> Callable[[Terminal], _Line]:
             "refused": books.refused,
             "dropped": dict(books.dropped),
         }
+        if event.decisions:
+            values["decisions"] = {safe(" ".join(kind)): number for kind, number in event.decisions.items()}
         if isinstance(event, Rejected):
             values["response_status"] = event.response_status
         return "warning" if event.status in _BAD_ENDS else "info", line, values

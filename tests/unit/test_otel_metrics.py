@@ -592,6 +592,10 @@ class Counted:
         """Give none."""
         return {}
 
+    def decisions(self) -> dict[tuple[str, str, str], int]:
+        """Give none."""
+        return {}
+
     def observer_failures(self) -> dict[str, int]:
         """Give none."""
         return {}

@@ -176,6 +176,21 @@ class Instruments:
             (gauge, "asgi_ws_guard.zombies", "{handler}", "Handlers that outlived their connection.", _zombies),
         ):
             create(name, callbacks=[self._callback(read)], unit=unit, description=description)
+        counter(
+            "asgi_ws_guard.policy.decisions",
+            callbacks=[self._decisions],
+            unit="{decision}",
+            description="What policies decided, but for what they allowed.",
+        )
+
+    def _decisions(self, options: CallbackOptions) -> Iterable[Observation]:
+        with self._lock:
+            sources = tuple(self._sources)
+        sums: dict[tuple[str, str, str], int] = {}
+        for source in sources:
+            for kind, number in source.decisions().items():
+                sums[kind] = sums.get(kind, 0) + number
+        return [Observation(number, _decision(kind)) for kind, number in sums.items()]
 
     def _callback(self, read: _Read) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(options: CallbackOptions) -> Iterable[Observation]:
@@ -206,6 +221,14 @@ _Read = Callable[[Tally], _Values]
 
 def _route(tally: Tally) -> Labels:
     return {names.OVERFLOW: True} if tally.route == OVERFLOW else describe.route(tally.route)
+
+
+def _decision(kind: tuple[str, str, str]) -> Labels:
+    policy, decision, reason = kind
+    labels: Labels = {names.DECISION: decision}
+    for name, word in ((names.POLICY, policy), (names.DECISION_REASON, reason)):
+        labels |= {names.OVERFLOW: True} if word == OVERFLOW else {name: names.safe(word)}
+    return labels
 
 
 def _active(tally: Tally) -> _Values:
