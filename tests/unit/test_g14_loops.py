@@ -19,12 +19,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asgi_ws_guard import (
     Allow,
+    Close,
     Closed,
     ConnectionClosed,
     ConnectionHandle,
     Deny,
     HandlerStopped,
     Handshake,
+    Identity,
     Initiator,
     LateSend,
     ProtocolError,
@@ -425,6 +427,39 @@ def test_starlettes_test_client_sees_a_denial_of_a_policy(backend: Backend) -> N
             pass
         assert caught.value.status_code == 401
         assert caught.value.content == b"who are you?"
+
+
+@pytest.mark.parametrize("token", ["token", "guess"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_starlettes_test_client_tells_who_it_is(backend: Backend, token: str) -> None:
+    """The first message lets the client in or closes, on trio too, where it has no deadline."""
+
+    class First:
+        timeout_s = 5.0
+
+        async def __call__(self, payload: str | bytes, /) -> Allow | Close:
+            return Allow(identity=Identity("ann")) if payload == "token" else Close(4403, "who?")
+
+    class Asks:
+        def admit(self, handshake: Handshake) -> Allow:
+            return Allow(first_message=First())
+
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        identity = socket.scope["asgi_ws_guard.connection"].identity
+        async for text in socket.iter_text():
+            await socket.send_text(f"{identity.subject} {text}")
+
+    asked = TestClient(_starlette(echo, Recorder(), policies=(Asks(),)), backend=backend)
+    with asked as client, client.websocket_connect("/ws") as socket:
+        socket.send_text(token)
+        socket.send_text("a")
+        if token == "token":
+            assert socket.receive_text() == "ann a"
+        else:
+            with pytest.raises(WebSocketDisconnect) as caught:
+                socket.receive_text()
+            assert (caught.value.code, caught.value.reason) == (4403, "who?")
 
 
 # uvloop
