@@ -485,3 +485,34 @@ def test_what_a_stranger_sent_reaches_nobody(answer: Any) -> None:
 
     _serve(handler, _Wants(_First(answer, after_s=2.0)))
     assert received == ["websocket.connect"]
+
+
+def test_what_a_stranger_sends_behind_the_applications_close_reaches_nobody() -> None:
+    """Messages that arrive before the server's disconnect are the application's, but not those of a stranger."""
+    received: list[str] = []
+
+    async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+        await receive()
+        accepting = asyncio.create_task(_sent(send, ACCEPT))
+        await asyncio.sleep(1)
+        await send({"type": "websocket.close", "code": 4000})
+        await accepting
+        server.text("token", "a")
+        server.disconnect(4000)
+        received.append((await receive())["type"])
+
+    _serve(handler, _Wants(_First()))
+    assert received == ["websocket.disconnect"]
+
+
+def test_behind_the_first_message_nothing_is_slower() -> None:
+    """Plain messages pass on the path again, without a question."""
+    cells: list[object] = []
+
+    async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+        await receive()
+        await send(ACCEPT)
+        cells.append(current_connection()._session.path._cell("sendable").cell_contents)
+
+    _serve(handler, _Wants(_First()), prepare=_texts("token"))
+    assert cells == ["websocket.send"]
