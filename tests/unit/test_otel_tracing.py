@@ -470,7 +470,7 @@ ACCEPTED_STORIES = {
         echo,
         leaves(texts=("a",)),
         0.25,
-        {**end("guard", "rate_limited", 4008, "too much"), **lingered(1), **books(1)},
+        {**end("guard", "rate_limited", 4008, "too much"), **lingered(0), **books(1)},
         (
             (
                 "asgi_ws_guard.policy_applied",
