@@ -73,10 +73,22 @@ TABLE = {
     "adapters.quart": "rest",
     "adapters.starlette": "rest",
     "plugins": "rest",
+    "plugins.auth": "rest",
+    "plugins.auth._asking": "rest",
+    "plugins.auth._denials": "rest",
+    "plugins.auth._first_message": "rest",
+    "plugins.auth._jwt": "rest",
+    "plugins.auth._labels": "rest",
+    "plugins.auth._nonces": "rest",
+    "plugins.auth._policy": "rest",
+    "plugins.auth._sources": "rest",
+    "plugins.auth._tickets": "rest",
+    "plugins.auth._tokens": "rest",
     "plugins.health": "rest",
     "plugins.health._app": "rest",
     "plugins.health._verdict": "rest",
     "plugins.logcontext": "rest",
+    "plugins.origin": "rest",
     "plugins.otel": "rest",
     "plugins.otel._courier": "rest",
     "plugins.otel._names": "rest",
@@ -325,7 +337,7 @@ def test_nothing_needs_an_extra() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert PACKAGE in loaded
     barred = {"starlette", "fastapi", "quart", "uvicorn", "hypercorn", "granian", "daphne", "trio", "uvloop"}
-    barred |= {"structlog", "typer", "rich", "websockets", "exceptiongroup"}
+    barred |= {"structlog", "typer", "rich", "websockets", "exceptiongroup", "itsdangerous", "joserfc", "redis"}
     assert not barred & set(loaded)
 
 

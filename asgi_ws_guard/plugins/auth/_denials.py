@@ -1,0 +1,89 @@
+"""
+What a client that is not authenticated hears: little. What logs and metrics hear: one word.
+
+The answers follow RFC 6750, section 3: ``WWW-Authenticate`` names an error only when there was something to be wrong. A
+token is in none of them.
+"""
+
+from __future__ import annotations
+
+from ..._close import CloseCode, CloseStatus
+from ..._plugin import Close, Deny
+
+UNAUTHORIZED_CODE = 4401
+"""Close code of who is not, or no longer, authenticated: 401 among the private codes."""
+
+REASONS = (
+    *("no_token", "several_tokens", "malformed", "too_long", "rejected", "expired", "not_yet"),
+    *("replayed", "bad_signature", "truncated", "misplaced", "claims", "no_subject"),
+    *("unhashable", "not_an_identity", "timeout", "storage_failed", "failed"),
+)
+"""Every reason that a denial of this plugin can have; what a user's own `Deny` says comes beside it."""
+
+_CODES = {400: UNAUTHORIZED_CODE, 401: UNAUTHORIZED_CODE, 503: int(CloseCode.TRY_AGAIN_LATER)}
+
+
+def nothing_shown() -> Deny:
+    """Deny who shows nothing: 401, without an error."""
+    return _deny(401, "no_token", "unauthorized", b"Bearer")
+
+
+def unclear(reason: str) -> Deny:
+    """
+    Deny who shows too much, or what is no credential at all: 400.
+
+    Args:
+        reason: One of `REASONS`.
+    """
+    return _deny(400, reason, "invalid_request", b'Bearer error="invalid_request"')
+
+
+def wrong(reason: str) -> Deny:
+    """
+    Deny a token: 401.
+
+    Args:
+        reason: One of `REASONS`.
+    """
+    return _deny(401, reason, "invalid_token", b'Bearer error="invalid_token"')
+
+
+def unable(reason: str) -> Deny:
+    """
+    Deny because who would know does not answer: 503.
+
+    Args:
+        reason: One of `REASONS`.
+    """
+    return _deny(503, reason, "unavailable", None)
+
+
+def broken(reason: str) -> Deny:
+    """
+    Deny because the authenticator gave what is no answer, or raised: 500.
+
+    Args:
+        reason: One of `REASONS`.
+    """
+    return _deny(500, reason, "internal", None)
+
+
+def as_close(deny: Deny) -> Close:
+    """
+    Say the same to a connection that is open already.
+
+    Args:
+        deny: What a handshake would have been answered.
+
+    Returns:
+        4401, 1013 for 503, 1011 for other errors of the server.
+    """
+    other = int(CloseCode.INTERNAL_ERROR) if deny.status >= 500 else UNAUTHORIZED_CODE
+    return Close(_CODES.get(deny.status, other), deny.reason, deny.end)
+
+
+def _deny(status: int, reason: str, error: str, challenge: bytes | None) -> Deny:
+    asked = () if challenge is None else ((b"www-authenticate", challenge),)
+    headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"), *asked)
+    end = CloseStatus.UNAUTHORIZED if status < 500 else CloseStatus.DENIED
+    return Deny(status=status, body=f'{{"error":"{error}"}}'.encode("ascii"), headers=headers, end=end, reason=reason)
