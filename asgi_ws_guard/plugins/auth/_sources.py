@@ -107,8 +107,10 @@ def subprotocol(prefix: str = "bearer") -> Source:
             return None
         shown = [offer for index in at for offer in offers[index + 1 : index + 2]]
         found = _one([offer.encode("utf-8", "surrogatepass") for offer in shown])
-        if not isinstance(found, Found) or len(at) > 1:
-            return found if isinstance(found, Deny) else unclear("malformed")
+        if not isinstance(found, Found):
+            return found
+        if len(at) > 1:
+            return unclear("malformed")
         return Found(found.token, prefix, (found.token,))
 
     return find
