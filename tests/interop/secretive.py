@@ -31,10 +31,12 @@ from starlette.responses import Response
 from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from asgi_ws_guard import Allow, Close, Deny, Drop, WebSocketGuardMiddleware
+from asgi_ws_guard import Allow, Close, Deny, Drop, Identity, Policy, WebSocketGuardMiddleware
 from asgi_ws_guard._events import Handshake
 from asgi_ws_guard._types import ASGIApp
+from asgi_ws_guard.plugins.auth import Auth, bearer_header, subprotocol
 from asgi_ws_guard.plugins.logcontext import LogContext
+from asgi_ws_guard.plugins.origin import Origin
 from asgi_ws_guard.plugins.otel import Telemetry
 from asgi_ws_guard.plugins.structlog import StructlogObserver
 
@@ -43,6 +45,7 @@ TOKEN = "s3cr3t-health-token"
 SENT = "s3cr3t-sent"
 DENIAL = "s3cr3t-denial"
 ERROR = "s3cr3t-error"
+SUBJECT = "s3cr3t-subject"
 TAIL = "s3cr3t-tail"
 """Stands at the end of a close reason, beyond what anybody may keep of it."""
 REASON = "\x1b[31mred\r\n\u0000" + "r" * 10_000 + TAIL
@@ -105,6 +108,16 @@ class Suspicious:
         return Close(4013, "unlucky") if size == UNLUCKY_BYTES and direction == "received" else Allow()
 
 
+class Knowing:
+    """An authenticator that fails by the path: with the token for its error's text, or with a denial."""
+
+    def authenticate(self, token: str, handshake: Handshake, /) -> Identity | None:
+        """Know everybody by one name."""
+        if handshake.path.startswith("/fail/"):
+            raise KeyError(token)
+        return None if handshake.path.startswith("/refuse/") else Identity(SUBJECT)
+
+
 HANDLERS = {"talk": talk, "close": close, "error": error, "deny": deny, "park": park}
 
 
@@ -130,7 +143,9 @@ def make_app() -> ASGIApp:
         LogContext(standard_logging=True),
         StructlogObserver(),
     )
-    guarded = WebSocketGuardMiddleware(app, observers=observers, policies=[Suspicious()], **health)
+    auth = Auth(Knowing(), source=[subprotocol(), bearer_header()])
+    policies: list[Policy] = [Suspicious(), Origin(["https://example.org"], missing="allow"), auth]
+    guarded = WebSocketGuardMiddleware(app, observers=observers, policies=policies, **health)
     fields = " ".join(f"{name}=%({name})s" for name in ("connection_id", "route", "trace_id", "span_id"))
     logging.basicConfig(format=f"logging %(name)s %(message)s {fields}", level=logging.INFO)
     return guarded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -14,13 +15,13 @@ from otlp_receiver import HttpReceiver
 from websockets.exceptions import InvalidStatus
 
 from .clients import library_client, watch
-from .secretive import DENIAL, ERROR, HANDLERS, SAID, SENT, TAIL, TOKEN, UNLUCKY_BYTES
+from .secretive import DENIAL, ERROR, HANDLERS, SAID, SENT, SUBJECT, TAIL, TOKEN, UNLUCKY_BYTES
 from .servers import HOST, UVICORN_SANSIO, Running, start
 from .sites import IMPORT_ROOT, PACKAGE
 
 QUERY, AUTHORIZATION, COOKIE = "s3cr3t-query", "s3cr3t-authorization", "s3cr3t-cookie"
 SUBPROTOCOL, RECEIVED, ROOM, WRONG = "s3cr3t-subprotocol", "s3cr3t-received", "s3cr3t-room", "s3cr3t-wrong"
-SECRETS = (QUERY, AUTHORIZATION, COOKIE, SUBPROTOCOL, RECEIVED, WRONG, SENT, DENIAL, ERROR, TAIL, TOKEN)
+SECRETS = (QUERY, AUTHORIZATION, COOKIE, SUBPROTOCOL, RECEIVED, WRONG, SENT, DENIAL, ERROR, TAIL, TOKEN, SUBJECT)
 MARK = "s3cr3t"
 """All of them begin so."""
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -76,6 +77,18 @@ def _visit(running: Running, name: str) -> None:
             client.close(4000, "bye\x1b[31m\r\nforged")
         else:
             watch(client)
+
+
+def _visit_denied(running: Running) -> None:
+    """Be denied by policies: by the origin, by an authenticator that says no, by one that raises the token."""
+    for name, more in (("talk", {"origin": f"https://{QUERY}.example"}), ("refuse", {}), ("fail", {})):
+        for subprotocols in ([SUBPROTOCOL], ["bearer", SUBPROTOCOL]):
+            path, headers = f"/{name}/{ROOM}?token={QUERY}", HEADERS | more
+            with (
+                contextlib.suppress(InvalidStatus),  # who has no policies knows no such path, and no wrong origin
+                library_client(running.port, path, headers=headers, subprotocols=subprotocols),
+            ):
+                pass
 
 
 def _visit_unlucky(running: Running) -> None:
@@ -139,6 +152,7 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 if name != "park":
                     _visit(running, name)
             _visit_unlucky(running)
+            _visit_denied(running)
             health = _health(running)
             receiver.wait_until(lambda: len(_connections(receiver)) >= ENDED - 1)
             receiver.wait_for_metric("websocket.server.connections")
@@ -241,7 +255,12 @@ def test_everything_was_told(told: Told) -> None:
     bodies = {one["body"] for one in told.records}
     assert {"websocket.open", "websocket.accept", "websocket.closed", "websocket.rejected"} <= bodies
     assert ("asgi_ws_guard.policy_applied" in bodies) == told.is_full
+    if told.is_full:
+        reasons = re.findall(r"asgi_ws_guard\.policy\.reason\W+(\w+)", repr(told.records))
+        assert {"not_listed", "rejected", "failed"} <= set(reasons)
     log = _plain(told.log)
+    if told.is_full:
+        assert "an authenticator raised KeyError at" in log
     for line in ("websocket accepted", "websocket late send dropped", "websocket closed", "websocket rejected", SAID):
         assert line in log
     if told.is_full:

@@ -246,6 +246,27 @@ def test_keys_may_rotate() -> None:
     assert len(asked) == 6
 
 
+def test_keys_that_change_in_place_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revoked key is out with the next token; keys that have not changed are not imported again."""
+    imports: list[int] = []
+    plain = KeySet.import_key_set
+
+    def counted(value: Any) -> KeySet:
+        imports.append(1)
+        return plain(value)
+
+    monkeypatch.setattr(KeySet, "import_key_set", counted)
+    given: dict[str, Any] = {"keys": [RSA.as_dict(private=False)]}
+    take_it = jwt(lambda: given, algorithms=["RS256"], issuer=None, audience="chat")
+    for _ in range(3):
+        assert isinstance(take(take_it, mint(RSA, "RS256", {"kid": "r1"})), Identity)
+    assert len(imports) == 1
+    given["keys"][0] = OTHER.as_dict(private=False)
+    assert take(take_it, mint(RSA, "RS256", {"kid": "r1"})) == "bad_signature"
+    assert isinstance(take(take_it, mint(OTHER, "RS256", {"kid": "r2"})), Identity)
+    assert len(imports) == 2
+
+
 @pytest.mark.parametrize("given", [None, {"keys": []}, SECRET, {"kty": "oct", "k": _part(SECRET)}])
 def test_keys_that_are_none_deny(given: Any) -> None:
     """Through the policy: 500, for that is no fault of the client's."""

@@ -61,6 +61,7 @@ LISTED = ("https://example.org", "https://*.shop.example", "http://localhost:300
         (b"https://evilshop.example", "not_listed"),
         (b"https://a.shop.example.evil.example", "not_listed"),
         (b"http://a.shop.example", "not_listed"),
+        (b"http://a.shop.example:443", "not_listed"),
         (b"https://a.shop.example:8443", "not_listed"),
         (b"http://localhost", "not_listed"),
         (b"http://127.0.0.1:3000", "not_listed"),

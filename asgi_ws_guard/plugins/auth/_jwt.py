@@ -7,6 +7,7 @@ The list of algorithms and the keys are the caller's; the token's own header cho
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import warnings
@@ -130,7 +131,7 @@ def _claims(
 
 
 class _Keys:
-    """The keys of one authenticator, imported once for each thing that the callable gives."""
+    """The keys of one authenticator, imported again when what the callable gives has changed, be it in place."""
 
     def __init__(self, key: object, kind: str, algorithms: Sequence[str]) -> None:
         self._kind = kind
@@ -157,12 +158,12 @@ class _Keys:
             ConfigurationError: They are none, or not of the algorithms' type.
         """
         before, keys = self._last
-        if keys is None or before is not given:
+        if keys is None or type(before) is not type(given) or before != given:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a weak secret is an error below
                 keys = self._import(given)
             self._check(keys)
-            self._last = (given, keys)
+            self._last = (copy.deepcopy(given) if isinstance(given, Mapping | str | bytes) else None, keys)
         return keys
 
     def _import(self, given: object) -> Any:
