@@ -102,7 +102,7 @@ class Origin:
         try:
             self._check(handshake)
         except _Refused as refused:
-            return Deny(status=403, body=_BODY, headers=_HEADERS, reason=str(refused))
+            return Deny(status=403, reason=str(refused))
         return ALLOW
 
     def _check(self, handshake: Handshake) -> None:
@@ -149,10 +149,6 @@ class Origin:
         is_page = site.scheme == "https" or (site.scheme == "http" and scheme.lower() not in ("wss", "https"))
         if not is_page or asked.host != site.host or asked.port_or(site.scheme) != site.port:
             raise _Refused("not_same_origin")
-
-
-_BODY = b'{"error":"origin_not_allowed"}'
-_HEADERS = ((b"content-type", b"application/json"),)
 
 
 def _only(handshake: Handshake, name: bytes, several: str) -> bytes | None:

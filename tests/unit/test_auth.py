@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import subprocess
 import sys
@@ -124,13 +123,11 @@ def test_what_is_not_clear_is_a_bad_request(source: Source, asked: Handshake, re
 
 
 def test_a_wrong_token_is_an_invalid_token() -> None:
-    """401 with the error of RFC 6750, a small JSON body, and nothing of the token."""
+    """401 with the error of RFC 6750, and nothing of the token."""
     answer = ask(Auth(ANN, source=bearer_header()), handshake((b"authorization", b"Bearer s3cr3t-tokex")))
     assert isinstance(answer, Deny)
     assert (answer.status, answer.reason, answer.end) == (401, "rejected", CloseStatus.UNAUTHORIZED)
     assert dict(answer.headers)[b"www-authenticate"] == b'Bearer error="invalid_token"'
-    assert dict(answer.headers)[b"content-type"] == b"application/json"
-    assert json.loads(answer.body) == {"error": "invalid_token"}
 
 
 def test_the_token_among_the_subprotocols_is_hidden_and_not_echoed() -> None:

@@ -33,7 +33,7 @@ def verdict(policy: Origin, handshake: Handshake) -> str:
     answer = policy.admit(handshake)
     if isinstance(answer, Allow):
         return "in"
-    assert (answer.status, answer.body) == (403, b'{"error":"origin_not_allowed"}')
+    assert answer.status == 403
     assert answer.reason in REASONS
     return answer.reason
 

@@ -1,5 +1,5 @@
 """
-What a client that is not authenticated hears: little. What logs and metrics hear: one word.
+What a client that is not authenticated hears, and logs and metrics too: a status and one word.
 
 The answers follow RFC 6750, section 3: ``WWW-Authenticate`` names an error only when there was something to be wrong. A
 token is in none of them.
@@ -25,7 +25,7 @@ _CODES = {400: UNAUTHORIZED_CODE, 401: UNAUTHORIZED_CODE, 503: int(CloseCode.TRY
 
 def nothing_shown() -> Deny:
     """Deny who shows nothing: 401, without an error."""
-    return _deny(401, "no_token", "unauthorized", b"Bearer")
+    return _deny(401, "no_token", b"Bearer")
 
 
 def unclear(reason: str) -> Deny:
@@ -35,7 +35,7 @@ def unclear(reason: str) -> Deny:
     Args:
         reason: One of `REASONS`.
     """
-    return _deny(400, reason, "invalid_request", b'Bearer error="invalid_request"')
+    return _deny(400, reason, b'Bearer error="invalid_request"')
 
 
 def wrong(reason: str) -> Deny:
@@ -45,7 +45,7 @@ def wrong(reason: str) -> Deny:
     Args:
         reason: One of `REASONS`.
     """
-    return _deny(401, reason, "invalid_token", b'Bearer error="invalid_token"')
+    return _deny(401, reason, b'Bearer error="invalid_token"')
 
 
 def unable(reason: str) -> Deny:
@@ -55,7 +55,7 @@ def unable(reason: str) -> Deny:
     Args:
         reason: One of `REASONS`.
     """
-    return _deny(503, reason, "unavailable", None)
+    return _deny(503, reason, None)
 
 
 def broken(reason: str) -> Deny:
@@ -65,7 +65,7 @@ def broken(reason: str) -> Deny:
     Args:
         reason: One of `REASONS`.
     """
-    return _deny(500, reason, "internal", None)
+    return _deny(500, reason, None)
 
 
 def as_close(deny: Deny) -> Close:
@@ -82,8 +82,7 @@ def as_close(deny: Deny) -> Close:
     return Close(_CODES.get(deny.status, other), deny.reason, deny.end)
 
 
-def _deny(status: int, reason: str, error: str, challenge: bytes | None) -> Deny:
-    asked = () if challenge is None else ((b"www-authenticate", challenge),)
-    headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"), *asked)
+def _deny(status: int, reason: str, challenge: bytes | None) -> Deny:
+    headers = () if challenge is None else ((b"www-authenticate", challenge),)
     end = CloseStatus.UNAUTHORIZED if status < 500 else CloseStatus.DENIED
-    return Deny(status=status, body=f'{{"error":"{error}"}}'.encode("ascii"), headers=headers, end=end, reason=reason)
+    return Deny(status=status, headers=((b"cache-control", b"no-store"), *headers), end=end, reason=reason)
