@@ -117,12 +117,11 @@ def subprotocol(prefix: str = "bearer") -> Source:
 
 
 def _one(values: list[bytes]) -> Found | Deny | None:
-    different = set(values)
-    if not different:
+    if not values:
         return None
-    if len(different) > 1:
+    value = values[0]
+    if any(other != value for other in values[1:]):
         return unclear("several_tokens")
-    value = different.pop()
     if not value:
         return None
     try:
