@@ -27,6 +27,7 @@ KEY_TYPES = {
 }
 """dict: algorithm -> the type of its keys. ``none`` is not among them."""
 
+_FAR_UNIX_S = 2.0**53
 _KEY = "PEM, a JWK or a JWK set (dict), a key of joserfc, or a callable that gives one of these"
 
 
@@ -112,6 +113,8 @@ def _claims(
         return wrong("truncated" if dots < 3 else "malformed")
     try:
         claims = decode(token, key, algorithms=algorithms).claims
+        if not _is_time(claims.get("exp")):
+            return wrong("claims")
         JWTClaimsRegistry(leeway=leeway_s, **options).validate(claims)  # type: ignore[arg-type]
     except errors.ExpiredTokenError:
         return wrong("expired")
@@ -128,6 +131,11 @@ def _claims(
     except Exception:  # noqa: BLE001 - whatever a parser does with a stranger's bytes; the keys were checked before
         return wrong("malformed")
     return claims
+
+
+def _is_time(exp: object) -> bool:
+    """Tell whether ``exp`` is a number or missing: with joserfc 1.7 True and NaN, which never expires, pass for one."""
+    return exp is None or (not isinstance(exp, bool) and isinstance(exp, int | float) and abs(exp) < _FAR_UNIX_S)
 
 
 class _Keys:
