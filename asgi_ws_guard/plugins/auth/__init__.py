@@ -7,7 +7,7 @@ They find an identity and deny without one; closing when it expires is the sessi
 from __future__ import annotations
 
 from ._asking import Authenticator
-from ._denials import REASONS, UNAUTHORIZED_CODE
+from ._denials import REASONS
 from ._first_message import FirstMessageAuth, json_field
 from ._jwt import jwt
 from ._nonces import MemoryNonces, Nonces, RedisNonces
@@ -18,7 +18,6 @@ from ._tokens import tokens
 
 __all__ = [
     "REASONS",
-    "UNAUTHORIZED_CODE",
     "Auth",
     "Authenticator",
     "FirstMessageAuth",

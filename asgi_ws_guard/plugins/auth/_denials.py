@@ -10,17 +10,12 @@ from __future__ import annotations
 from ..._close import CloseCode, CloseStatus
 from ..._plugin import Close, Deny
 
-UNAUTHORIZED_CODE = 4401
-"""Close code of who is not, or no longer, authenticated: 401 among the private codes."""
-
 REASONS = (
     *("no_token", "several_tokens", "malformed", "too_long", "rejected", "expired", "not_yet"),
     *("replayed", "bad_signature", "truncated", "misplaced", "claims", "no_subject"),
     *("unhashable", "not_an_identity", "timeout", "storage_failed", "failed"),
 )
 """Every reason that a denial of this plugin can have; what a user's own `Deny` says comes beside it."""
-
-_CODES = {400: UNAUTHORIZED_CODE, 401: UNAUTHORIZED_CODE, 503: int(CloseCode.TRY_AGAIN_LATER)}
 
 
 def nothing_shown() -> Deny:
@@ -78,8 +73,8 @@ def as_close(deny: Deny) -> Close:
     Returns:
         4401, 1013 for 503, 1011 for other errors of the server.
     """
-    other = int(CloseCode.INTERNAL_ERROR) if deny.status >= 500 else UNAUTHORIZED_CODE
-    return Close(_CODES.get(deny.status, other), deny.reason, deny.end)
+    fault = CloseCode.TRY_AGAIN_LATER if deny.status == 503 else CloseCode.INTERNAL_ERROR
+    return Close(int(CloseCode.UNAUTHORIZED if deny.status < 500 else fault), deny.reason, deny.end)
 
 
 def _deny(status: int, reason: str, challenge: bytes | None) -> Deny:
