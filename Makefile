@@ -45,6 +45,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.telemetry
+	$(BIN)/python -m benchmarks.limits
+	$(BIN)/python -m benchmarks.flood
 
 $(VENV)/bin/python:
 	@test -n "$(INTERPRETER)" || { echo "PYTHON=$(PYTHON): there is no such interpreter"; exit 2; }
