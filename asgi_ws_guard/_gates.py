@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ._admission import FAILED
@@ -20,7 +21,7 @@ _log = logging.getLogger("asgi_ws_guard")
 
 class Answered(NamedTuple):
     """
-    What one of several gates said.
+    What the gate of a policy said.
 
     Attributes:
         policy: Name of its policy.
@@ -43,38 +44,28 @@ def one_gate(gates: tuple[tuple[str, Gate], ...]) -> Callable[[int], object] | N
     """
     if len(gates) < 2:
         return gates[0][1] if gates else None
-
-    def ask(size: int) -> object:
-        for policy, gate in gates:
-            try:
-                answer: object = gate(size)
-            except Exception as error:  # noqa: BLE001 - fail closed
-                answer = error
-            if answer is not ALLOW and not isinstance(answer, Allow):
-                return Answered(policy, answer)
-        return ALLOW
-
-    return ask
+    return partial(ask, gates)
 
 
 def ask(gates: tuple[tuple[str, Gate], ...], size: int) -> object:
     """
-    Ask the gates of a connection beside its path.
+    Ask the gates of a connection until one does not allow.
 
     Args:
         gates: Name of the policy and its gate, in the order in which they are asked.
         size: Length of the payload, in bytes of UTF-8 for text.
 
     Returns:
-        What the gate of `one_gate` would have returned or raised.
+        `ALLOW`, or what the last of them `Answered`.
     """
-    gate = one_gate(gates)
-    if gate is None:
-        return ALLOW
-    try:
-        return gate(size)
-    except Exception as error:  # noqa: BLE001 - fail closed
-        return error
+    for policy, gate in gates:
+        try:
+            answer: object = gate(size)
+        except Exception as error:  # noqa: BLE001 - fail closed
+            answer = error
+        if answer is not ALLOW and not isinstance(answer, Allow):
+            return Answered(policy, answer)
+    return ALLOW
 
 
 def decided(gates: tuple[tuple[str, Gate], ...], answer: object) -> tuple[str, Allow | Drop | Delay | Close]:
@@ -88,7 +79,7 @@ def decided(gates: tuple[tuple[str, Gate], ...], answer: object) -> tuple[str, A
     Returns:
         The name of the policy, and its decision, in which there is no fault.
     """
-    policy = gates[0][0] if gates else ""
+    policy = gates[0][0]
     if isinstance(answer, Answered):
         policy, answer = answer
     if isinstance(answer, Exception):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+import types
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -248,13 +250,23 @@ def test_an_old_connection_is_closed() -> None:
 
 
 @pytest.mark.parametrize("can_deny", [True, False])
-def test_a_handshake_that_takes_too_long_is_denied(can_deny: bool) -> None:
+@pytest.mark.parametrize("on_granian", [True, False])
+def test_a_handshake_that_takes_too_long_is_denied(
+    can_deny: bool, on_granian: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With 503, or a close where the server cannot; the handler has its disconnect, and a late accept is dropped."""
+    if on_granian:
+        monkeypatch.setitem(sys.modules, "granian._granian", types.ModuleType("granian._granian"))
 
     async def main() -> None:
-        server, given = ScriptedServer(), list[Message]()
+        server, given, pending = ScriptedServer(), list[Message](), list[int]()
         if not can_deny:
             server.scope["extensions"] = {}
+
+        def note(message: Message) -> None:
+            pending.append(server.receives)
+
+        server.fail_sends(note)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             assert (await receive())["type"] == "websocket.connect"
@@ -272,6 +284,7 @@ def test_a_handshake_that_takes_too_long_is_denied(can_deny: bool) -> None:
             assert server.sent[0]["status"] == 503
         else:
             assert server.types() == ["websocket.close"]
+        assert not on_granian or not any(pending), "granian deadlocks while a read is pending"
 
     run(main)
 
