@@ -44,6 +44,7 @@ compatibility: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.watch
 	$(BIN)/python -m benchmarks.telemetry
 	$(BIN)/python -m benchmarks.limits
 	$(BIN)/python -m benchmarks.flood

@@ -40,7 +40,7 @@ STOP_S = 1.0
 class Timing:
     """The deadlines of one connection."""
 
-    __slots__ = ("_expires_s", "_idle_since_s", "_looked_s", "_seen", "_session", "_slot", "_task", "_wheel")
+    __slots__ = ("_expires_s", "_idle_since_s", "_looked_s", "_next_s", "_seen", "_session", "_slot", "_task", "_wheel")
 
     def __init__(self, session: Session, wheel: Wheel[Timing]) -> None:
         """
@@ -53,7 +53,7 @@ class Timing:
         self._session = session
         self._wheel = wheel
         self._slot: int | None = None
-        self._expires_s = math.inf
+        self._expires_s = self._next_s = math.inf
         self._idle_since_s = self._looked_s = -math.inf
         self._seen = 0
         self._task: asyncio.Task[None] | None = None
@@ -69,12 +69,14 @@ class Timing:
     def arm(self) -> None:
         """Say when the next deadline may have passed: after the admission, the accept, and each look."""
         self.stop()
-        at_s = min((at_s for at_s, *_ in self._deadlines()), default=math.inf)
+        if self._session.connection.ended is not None:
+            return
+        self._next_s = min((at_s for at_s, *_ in self._deadlines()), default=math.inf)
         idle_s = self._session.terms.deadlines.idle_s
         if idle_s is not None and self._session.connection.accepted:
-            at_s = min(at_s, self._looked_s + idle_s / LOOKS_PER_IDLE)
-        if at_s < math.inf:
-            self._slot = self._wheel.put(self, at_s)
+            self._put(min(self._next_s, self._looked_s + idle_s / LOOKS_PER_IDLE))
+        else:
+            self._put(self._next_s)
 
     def stop(self) -> None:
         """Ask to be asked no more."""
@@ -87,11 +89,20 @@ class Timing:
         self._idle_since_s = self._looked_s = self._session.loop.time()
         self.arm()
 
-    def due(self) -> None:
-        """See whether a deadline has passed; the watch calls it when one may have."""
-        self._look()
+    def due(self, now: float) -> None:
+        """
+        See whether a deadline has passed; the watch calls it when one may have.
+
+        Args:
+            now: Now, in seconds.
+        """
+        self._slot = None
         session, loop = self._session, self._session.loop
-        if self._passed() is None:
+        idle_s = session.terms.deadlines.idle_s
+        was_heard = self._look(now)
+        if now < self._next_s and idle_s is not None and not was_heard:  # most looks: nothing has happened
+            self._put(min(self._next_s, now + idle_s / LOOKS_PER_IDLE))
+        elif self._passed() is None:
             self.arm()
         else:
             assert isinstance(loop, AsyncioLoop)  # noqa: S101 - nothing is due where there are no timers
@@ -126,19 +137,24 @@ class Timing:
         now = self._session.loop.time()
         return next(((word, code, status) for at_s, word, code, status in self._deadlines() if at_s <= now), None)
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> bool:
         """See whether anything was received since the last look; who is not listened to, or is delayed, is not idle."""
-        session = self._session
-        now, seen = session.loop.time(), session.receiving.received
-        if seen != self._seen or not session.receiving.is_listening:
+        receiving = self._session.receiving
+        seen, self._looked_s = receiving.received, now
+        was_heard = seen != self._seen or not receiving.is_listening
+        if was_heard:
             self._seen, self._idle_since_s = seen, now
-        self._looked_s = now
+        return was_heard
+
+    def _put(self, at_s: float) -> None:
+        if at_s < math.inf:
+            self._slot = self._wheel.put(self, at_s)
 
     async def _end(self) -> None:
         """Take in what has arrived, see again what has passed, and end the connection for it."""
         session = self._session
         session.receiving.poll()
-        self._look()
+        self._look(session.loop.time())
         passed = self._passed()
         if passed is None:
             self.arm()

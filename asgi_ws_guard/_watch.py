@@ -153,7 +153,7 @@ class Watch:
             self._sends_due_s = now + len(self._sending) * SENDS_S
         if self.wheel:
             for timing in self.wheel.due(now):
-                timing.due()
+                timing.due(now)
         self._ticks += 1
         if self._ticks >= self._ticks_per_look:
             self._ticks = 0

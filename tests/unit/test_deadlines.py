@@ -533,7 +533,7 @@ def test_who_answers_in_the_moment_of_the_deadline_has_answered(answer: Message)
             assert isinstance(loop, VirtualTimeLoop)
             assert session._timing is not None
             loop.advance(3.5)
-            session._timing.due()
+            session._timing.due(loop.time())
             await send(answer)
             await asyncio.sleep(0.01)
 
