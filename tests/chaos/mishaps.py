@@ -1,0 +1,80 @@
+"""
+What goes wrong in the server's process on purpose: tasks that somebody cancels, observers that raise.
+
+Everything that it raises says so: `Mishap`, or a cancellation with the text `CANCELLED`. Runs in the server's process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import asgi_ws_guard
+
+CANCELLED = "chaos cancelled it"
+OURS = (Path(__file__).parent, Path(asgi_ws_guard.__file__).parent)
+SPARED = ("report_to_monitor", "tick")
+"""Tasks that live as long as the server."""
+
+
+class Mishap(Exception):
+    """Raised on purpose by an application or an observer."""
+
+
+class UnluckyObserver:
+    """
+    An observer that raises now and then.
+
+    Args:
+        seed: Which times.
+        wants_messages: Whether it hears of every message too.
+        share: Share of the events at which it raises.
+    """
+
+    def __init__(self, seed: str, *, wants_messages: bool, share: float) -> None:
+        self.wants_messages = wants_messages
+        self._random = random.Random(seed)
+        self._share = share
+
+    def __call__(self, event: object) -> None:
+        """Hear an event, and raise at some."""
+        if self._random.random() < self._share:
+            raise Mishap(type(event).__name__)
+
+
+def arrange(options: Mapping[str, str]) -> None:
+    """
+    Let the running task, or any other task of this application, be cancelled later, if the plan says so.
+
+    Args:
+        options: The query string of the connection.
+    """
+    if "cancel" not in options:
+        return
+    task = asyncio.current_task()
+    assert task is not None
+    who = None if options["cancel"] == "any" else task
+    asyncio.get_running_loop().call_later(float(options["at_s"]), _cancel, who, int(options["who"]))
+
+
+def _cancel(task: asyncio.Task[object] | None, who: int) -> None:
+    if task is None:
+        tasks = sorted((one for one in asyncio.all_tasks() if _is_ours(one)), key=_name)
+        task = tasks[who % len(tasks)] if tasks else None
+    if task is not None:
+        task.cancel(CANCELLED)
+
+
+def _is_ours(task: asyncio.Task[object]) -> bool:
+    """Tell whether a task was made by the application, its framework or the guard, and not by the server."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    if code is None or code.co_name in SPARED:
+        return False
+    path = Path(code.co_filename)
+    return any(folder in path.parents for folder in OURS) or "quart" in path.parts
+
+
+def _name(task: asyncio.Task[object]) -> str:
+    return task.get_name()

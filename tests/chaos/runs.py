@@ -1,0 +1,244 @@
+"""
+One run: start a server, let the storm over it, wait until it is quiet, and compare it with what it was before.
+
+It gives the faults that it finds as text, and prints nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from interop.servers import HOST, Running, Server, start
+
+from .clients import Outcome, storm
+from .complaints import complaints
+from .known import known
+from .plans import Plan, plans
+
+PACKAGE = __name__.rpartition(".")[0]
+IMPORT_ROOT = Path(__file__).resolve().parents[PACKAGE.count(".") + 1]
+WARM_UP_FROM = 10**9  # numbers that no client of a run has
+QUIET_S = 30.0  # daphne reaps once a second, a handler lingers, uvicorn waits 20 s for the answer to a close
+POLL_S = 0.1
+ANSWER_S = 30.0
+RSS_BYTES = 32 * 1024 * 1024  # what an allocator keeps of a storm; a connection's rest of 2 KiB shows after 16,000
+EVERYTHING = 3000  # objects of others that come with time: interned routes, caches of regular expressions and of types
+
+Figures = dict[str, Any]
+
+
+@dataclass
+class Result:
+    """
+    What a run has shown.
+
+    Args:
+        server: Name of the server.
+        faults: What must not be; empty after a good run.
+        statuses: dict: outcome of the handshake -> number of clients.
+        known: dict: why -> number of complaints that are the server's own.
+        own: Number of complaints about what was raised on purpose.
+        seconds: What the storm took.
+        before: Figures before the storm.
+        after: Figures when it was quiet again.
+    """
+
+    server: str
+    faults: list[str] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    known: Counter[str] = field(default_factory=Counter)
+    own: int = 0
+    seconds: float = 0.0
+    before: Figures = field(default_factory=dict)
+    after: Figures = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Storm:
+    """
+    What a run is to be.
+
+    Args:
+        seed: Everything is drawn from it.
+        count: Number of clients.
+        styles: Which applications they go to.
+        at_once: How many there are at any time.
+        warm_up: Clients before the figures that the end is compared with.
+    """
+
+    seed: int
+    count: int
+    styles: Sequence[str]
+    at_once: int = 200
+    warm_up: int = 200
+
+
+def run(server: Server, plan: Storm, folder: Path, first: int, done: Callable[[], None]) -> Result:
+    """
+    Make one run.
+
+    Args:
+        server: One of the table.
+        plan: What it is to be.
+        folder: For the log.
+        first: Number of the first client.
+        done: Called after each client.
+    """
+    result = Result(server.name)
+    env = {
+        "CHAOS_SEED": str(plan.seed),
+        "CHAOS_SERVER": server.name,
+        "CHAT_INTERVAL_S": "0.02",
+        "CHAT_DATABASE_S": "0.001",
+    }
+    with start(server, f"{PACKAGE}.served:app", folder, env=env, python_path=[IMPORT_ROOT]) as running:
+        _send(running, plans(plan.seed, plan.warm_up, plan.styles, WARM_UP_FROM), plan.at_once, lambda _: None)
+        result.before = quiet(running, None)
+        began = time.monotonic()
+
+        def note(outcome: Outcome) -> None:
+            result.statuses[str(outcome.status)] += 1
+            if outcome.fault:
+                result.faults.append(f"client: {outcome.fault}: {outcome.plan}")
+            done()
+
+        _send(running, plans(plan.seed, plan.count, plan.styles, first), plan.at_once, note)
+        result.seconds = time.monotonic() - began
+        result.after = quiet(running, result.before)
+        result.faults += left(result.before, result.after) + unbalanced(result.after)
+    judge_log(result, running.log_path)
+    return result
+
+
+def _send(running: Running, some: Any, at_once: int, note: Callable[[Outcome], None]) -> None:
+    asyncio.run(storm(running.port, some, at_once, note))
+
+
+def quiet(running: Running, before: Figures | None) -> Figures:
+    """
+    Wait until there is no more than there was before, or until it takes too long.
+
+    Args:
+        running: The server.
+        before: What there was; None: wait until nothing of a connection is left.
+
+    Returns:
+        The figures then.
+    """
+    deadline = time.monotonic() + QUIET_S
+    while True:
+        now = figures(running, "?memory")
+        base = now if before is None else before
+        if not left(base, now) and (before is not None or now["tasks"] == figures(running, "")["tasks"]):
+            return now
+        if time.monotonic() > deadline:
+            return now
+        time.sleep(POLL_S)
+
+
+def figures(running: Running, query: str) -> Figures:
+    """
+    Ask a server for its figures.
+
+    Args:
+        running: The server.
+        query: With its question mark.
+    """
+    connection = http.client.HTTPConnection(HOST, running.port, timeout=ANSWER_S)
+    try:
+        connection.request("GET", f"/figures{query}", headers={"Connection": "close"})
+        given: Figures = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    return given
+
+
+def left(before: Figures, after: Figures) -> list[str]:
+    """
+    Name what is left of a storm.
+
+    Args:
+        before: The figures without it.
+        after: The figures behind it.
+    """
+    found = []
+    for name, style in after["styles"].items():
+        for what in ("handlers", "sessions"):
+            if style[what]:
+                found.append(f"{name}: {what} left: {style[what]}")
+    for what in ("tasks", "objects"):
+        more = Counter(after[what])
+        more.subtract(before[what])
+        if grown := {name: number for name, number in more.items() if number > 0}:
+            found.append(f"{what} left: {grown}")
+    if after["spans_open"] or after["spans_started"] != after["spans_ended"]:
+        found.append(f"spans left: {after['spans_open']}, {after['spans_started']} and {after['spans_ended']}")
+    for gauge in ("websocket.server.connection.active", "asgi_ws_guard.zombies"):
+        if after["gauges"].get(gauge, 0) != 0:
+            found.append(f"{gauge} is {after['gauges'][gauge]}")
+    if after["descriptors"] > before["descriptors"]:
+        found.append(f"{after['descriptors']} descriptors, before {before['descriptors']}")
+    if after["everything"] > before["everything"] + EVERYTHING:
+        found.append(f"{after['everything']} objects, before {before['everything']}")
+    if after["rss"] > before["rss"] + RSS_BYTES:
+        found.append(f"{after['rss']} bytes of memory, before {before['rss']}")
+    return found
+
+
+def unbalanced(after: Figures) -> list[str]:
+    """
+    Name the books that do not agree with what was counted beside them.
+
+    Args:
+        after: The figures of a quiet server.
+    """
+    found = []
+    for name, style in after["styles"].items():
+        counts = Counter(style["counts"])
+        pairs = {
+            "websocket.send that the server took": (style["sent"], counts["taken"]),
+            "websocket.receive that the server delivered": (style["received"], counts["delivered"]),
+        }
+        if name == "raw":  # a framework's refusals go down to the guard beside what is counted below it
+            pairs["calls of send"] = (style["attempted"], counts["attempted"])
+        for what, (told, seen) in pairs.items():
+            if told != seen:
+                found.append(f"{name}: {what}: the books say {told}, there were {seen}")
+        if style["attempted"] < counts["attempted"]:
+            found.append(f"{name}: {style['attempted']} attempted in the books, {counts['attempted']} seen")
+    told = sum(style["attempted"] for style in after["styles"].values())
+    if after["gauges"].get("asgi_ws_guard.sends", 0) != told:
+        found.append(f"asgi_ws_guard.sends: {after['gauges'].get('asgi_ws_guard.sends')}, in the books {told}")
+    return found
+
+
+def judge_log(result: Result, path: Path) -> None:
+    """
+    Sort what the log complains of into the server's own, what was raised on purpose, and faults.
+
+    Args:
+        result: Where it is written down.
+        path: The log.
+    """
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for complaint in complaints(lines):
+            reason = known(result.server, complaint)
+            if reason is not None:
+                result.known[reason.why] += 1
+            elif complaint.is_own:
+                result.own += 1
+            else:
+                result.faults.append(f"log: {complaint.text}")
+
+
+def described(plan: Plan) -> str:
+    """Put a plan into a line."""
+    return f"{plan.number} {plan.style} {plan.path} {plan.steps}"
