@@ -8,16 +8,18 @@ the reader that must be woken although its server never will.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
 from ._close import CloseCode, Initiator
 from ._handle import _current
-from ._loops import Flag, Timer, Waker, step
+from ._loops import AsyncioLoop, Flag, Timer, Waker, step
 from ._plugin import Allow, Close, Delay, Drop
 from ._policing import close_for, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
-from ._servers import peer_lost
+from ._servers import peer_lost, waits_for_readers
 from ._types import Message, Receive
 from ._watch import TICK_S
 
@@ -123,6 +125,23 @@ class Receiving:
     def is_listening(self) -> bool:
         """Whether somebody reads from the server, the application or the guard."""
         return bool(self._session.path.reading_cell.cell_contents)
+
+    async def connect(self) -> None:
+        """
+        Read ``websocket.connect`` before the application can answer it, on a server that must not be read directly.
+
+        granian 2.8.7 panics, and its whole worker ends, when it is asked for the first message behind the accept of a
+        client that has left. A handler may accept without a `receive`, or in the same turn (Quart).
+        """
+        if not self._never_direct:
+            return
+        try:
+            message = await self.pumped(await self.read())
+        except Exception as error:  # noqa: BLE001 - it is raised in the application's next receive
+            self.pump_failed(error)
+        else:
+            if message is not None:
+                self.reader.put(message)
 
     async def receive(self) -> Message:
         """Give the next message while the path may not read."""
@@ -348,6 +367,14 @@ class Receiving:
         if self._held is not None:
             self._held[1].cancel()
 
+    def leave(self) -> None:
+        """Let the server be rid of what the handler, which is done, left unread, if it waits until somebody reads."""
+        loop = self._session.loop
+        if not isinstance(loop, AsyncioLoop) or not self._session.connection.accepted:
+            return
+        if waits_for_readers(loop.current_task()):
+            loop.start(self._read_the_rest(), self.context)
+
     @property
     def stop_before_close(self) -> bool:
         """Whether a close deadlocks at the server while a read is pending there."""
@@ -462,6 +489,17 @@ class Receiving:
     def _is_taken(self, message: Message) -> bool:
         entrance = self._session.entrance
         return entrance is not None and entrance.take(message)
+
+    async def _read_the_rest(self) -> None:
+        """
+        Read until nothing has come for a while; only the books hear of it.
+
+        Whether there is anything cannot be seen: who waits for room goes on only in the next turn. And hypercorn 0.18
+        delivers behind the disconnect what it had in its hands when the connection closed.
+        """
+        with contextlib.suppress(Exception):  # nothing comes behind it, and there is nobody to raise it to
+            while True:
+                self._session.take_in(await asyncio.wait_for(self.read(), DRAIN_S))
 
     def _running(self) -> bool:
         return self._reader is not None and self._reader.running

@@ -39,6 +39,20 @@ GONE: tuple[Gone, ...] = (
         "builtins.RuntimeError",
         re.compile(r"^Unexpected ASGI message 'websocket\.(send|close)', after sending 'websocket\.close'"),
     ),
+    # the server has ended its own side, behind a client that left without a close, and has not said so yet
+    Gone(
+        "uvicorn websockets, close",
+        "0.54",
+        "builtins.RuntimeError",
+        re.compile(r"^Cannot call write\(\) after write_eof\(\)$"),
+    ),
+    # the client has left between the accept and the start of the server's reader
+    Gone(
+        "uvicorn websockets, close behind the accept",
+        "0.54",
+        "builtins.AttributeError",
+        re.compile(r"^'WebSocketProtocol' object has no attribute 'transfer_data_task'$"),
+    ),
     Gone(
         "hypercorn",
         "0.17 to 0.18",
@@ -114,6 +128,22 @@ def cancel_loses_messages() -> bool:
     The module is asked, not the callable, because other middleware may stand in between.
     """
     return "granian._granian" in sys.modules
+
+
+def waits_for_readers(task: object | None) -> bool:
+    """
+    Tell whether the server keeps a connection for ever until its messages are read.
+
+    hypercorn 0.18 holds ten messages of a client that nobody reads, and then waits for room before it delivers the
+    disconnect, behind which alone it lets go of the connection: also when the handler is done, and nobody ever will read.
+
+    Args:
+        task: The task that serves the connection. Whose code it runs is looked at, because Quart imports hypercorn on
+            every server.
+    """
+    coroutine = getattr(task, "get_coro", lambda: None)()
+    frame = getattr(coroutine, "cr_frame", None)
+    return frame is not None and str(frame.f_globals.get("__name__")).startswith("hypercorn.")
 
 
 def _names(kind: type) -> set[str]:

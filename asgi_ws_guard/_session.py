@@ -180,6 +180,7 @@ class Session:
         if self._dispatch.observers or self.options.policies:
             handshake = handshake_of(scope, self.connection_id)
             self.tell((Opened(self.connection_id, self.loop.time(), handshake),))
+        await self.receiving.connect()
         if handshake is None or not self.options.policies:
             return True
         is_admitted = await admits(self, handshake, send)
@@ -239,6 +240,7 @@ class Session:
         self._scope = None
         if self._timing is not None:
             self._timing.stop()
+        self.receiving.leave()
         self.receiving.finish()
         if self.telling is not None:
             self.telling.handled()

@@ -16,6 +16,8 @@ from .mishaps import CANCELLED, Mishap
 OWN = re.compile(rf"^(\S+\.)?({Mishap.__name__}\b|CancelledError: {CANCELLED})")
 TRACEBACK = "Traceback (most recent call last):"
 CHAINS = ("During handling of the above exception", "The above exception was the direct cause")
+DETAILS = ("future: <", "task: <", "handle: <")
+"""Second lines of what asyncio says."""
 SUSPICIOUS = re.compile(
     r"\bERROR\b|\bCRITICAL\b|never retrieved|was never awaited|was destroyed|panicked|Exception ignored|Warning\b"
     r"|Unhandled|Fatal|\[WARNING\]|Task was|took too long"
@@ -48,10 +50,17 @@ class Complaint:
         return "\n".join((self.headline, *self.lines))
 
     @property
+    def is_raised_by_guard(self) -> bool:
+        """Whether the innermost line of the last traceback is the guard's."""
+        places = [line for line in self.lines if MARGIN.sub("", line).startswith('File "')]
+        return bool(places) and "/asgi_ws_guard/" in places[-1]
+
+    @property
     def is_own(self) -> bool:
-        """Whether it is of what was raised on purpose, and of nothing else."""
+        """Whether it is of what was raised on purpose; a cancellation may have lost its text on the way."""
         leaves = [line for line in self._errors() if "ExceptionGroup" not in line]
-        return bool(leaves) and OWN.match(leaves[-1]) is not None
+        own = [OWN.match(line) is not None for line in leaves]
+        return bool(own) and (own[-1] or (leaves[-1] == "asyncio.exceptions.CancelledError" and any(own)))
 
     def _errors(self) -> list[str]:
         """Give the lines that name an exception."""
@@ -86,11 +95,12 @@ def complaints(lines: Iterable[str]) -> Iterator[Complaint]:
         if TRACEBACK in line:
             block = [line]
             continue
+        if line.startswith(DETAILS):
+            headline = f"{headline}\n{line}"
+            continue
         if _is_suspicious(headline):
             yield Complaint(headline)
-        headline = line if line.strip() else headline
-        if line.startswith("future: ") or not line.strip():
-            continue
+        headline = line
     if block:
         yield Complaint(headline, tuple(block))
     elif _is_suspicious(headline):
@@ -109,7 +119,9 @@ def _is_suspicious(line: str) -> bool:
     if not line.startswith("{"):
         return SUSPICIOUS.search(line) is not None
     try:
-        fields = json.loads(line)
+        fields, end = json.JSONDecoder().raw_decode(line)
     except ValueError:
+        return True
+    if SUSPICIOUS.search(line[end:]):  # of a thread that prints while another has not ended its line
         return True
     return fields.get("level") in ("error", "critical") and fields.get("error_type") != Mishap.__name__

@@ -8,6 +8,7 @@ Runs in the server's process, whose answers `runs.py` compares; it judges nothin
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 from collections import Counter
@@ -80,10 +81,12 @@ class Style:
     Args:
         app: The application without the guard.
         options: Of the guard.
+        is_cancelled: Whether the task that the server made may be cancelled too.
     """
 
-    def __init__(self, app: ASGIApp, options: dict[str, Any]) -> None:
+    def __init__(self, app: ASGIApp, options: dict[str, Any], *, is_cancelled: bool) -> None:
         self._app = app
+        self._is_cancelled = is_cancelled
         self.guard = WebSocketGuardMiddleware(self._inside, **options)
         self.handlers: set[int] = set()
         self.counts: Counter[str] = Counter()
@@ -111,7 +114,8 @@ class Style:
         options = options_of(scope)
         number = int(options["n"])
         self.handlers.add(number)
-        arrange(options)
+        if self._is_cancelled:
+            arrange(options)
         try:
             await self._app(scope, receive, send_inside)
         finally:
@@ -142,9 +146,10 @@ def process_figures(telltale: Telltale) -> dict[str, Any]:
     Args:
         telltale: Its SDK.
     """
-    tasks = Counter(_name(task) for task in asyncio.all_tasks())
+    tasks = asyncio.all_tasks()
     return {
-        "tasks": dict(tasks),
+        "tasks": dict(Counter(map(_name, tasks))),
+        "waits": dict(Counter(map(_where, tasks))),
         "spans_started": telltale.spans.started,
         "spans_ended": telltale.spans.ended,
         "spans_open": dict(Counter(telltale.spans.open.values())),
@@ -156,10 +161,18 @@ def process_figures(telltale: Telltale) -> dict[str, Any]:
 def memory_figures() -> dict[str, Any]:
     """Collect the garbage; give the number of objects of `COUNTED`, of all objects, and the resident memory in bytes."""
     gc.collect()
+    _trim()
     everything = gc.get_objects()
     counted = Counter(f"{kind.__module__}.{kind.__qualname__}" for kind in map(type, everything) if _is_counted(kind))
     pages = int(STATM.read_text().split()[1]) if STATM.exists() else 0
     return {"objects": dict(counted), "everything": len(everything), "rss": pages * os.sysconf("SC_PAGE_SIZE")}
+
+
+def _trim() -> None:
+    """Let the C library give back what it holds free: what a storm took at its height is no leak."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _is_counted(kind: type) -> bool:
@@ -169,3 +182,14 @@ def _is_counted(kind: type) -> bool:
 def _name(task: asyncio.Task[Any]) -> str:
     coroutine = task.get_coro()
     return str(getattr(coroutine, "__qualname__", coroutine))
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """Give the chain of coroutines that a task waits in."""
+    names, inner = [], task.get_coro()
+    while inner is not None:
+        names.append(str(getattr(inner, "__qualname__", type(inner).__qualname__)))
+        # an `__await__` that gives that of a coroutine names it to the garbage collector only
+        behind = [one for one in gc.get_referents(inner) if asyncio.iscoroutine(one)]
+        inner = behind[0] if names[-1] == "coroutine_wrapper" and behind else getattr(inner, "cr_await", None)
+    return " > ".join(names)

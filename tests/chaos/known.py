@@ -35,7 +35,7 @@ class Known:
             server in self.servers
             and re.fullmatch(self.last, complaint.last) is not None
             and self.within in complaint.text
-            and "asgi_ws_guard" not in complaint.text
+            and not complaint.is_raised_by_guard
         )
 
 
@@ -44,7 +44,7 @@ UVICORN = ("uvicorn-sansio", "uvicorn-wsproto", "uvicorn-legacy")
 KNOWN: tuple[Known, ...] = (
     Known(
         UVICORN,
-        r"ERROR:    ASGI callable returned without completing handshake\.",
+        r"ERROR:    ASGI callable returned without (completing|sending) handshake\.",
         "",
         "uvicorn 0.54 says so whenever a handler returns without an answer, also when the client has left meanwhile",
     ),
@@ -53,6 +53,36 @@ KNOWN: tuple[Known, ...] = (
         r"UnicodeDecodeError: 'utf-8' codec can't decode byte .*",
         "ERROR:    Invalid UTF-8 sequence received from client.",
         "uvicorn 0.54 reports a text message of a client that is not UTF-8 as an error, with its traceback",
+    ),
+    Known(
+        ("uvicorn-legacy",),
+        r".*UvicornDeprecationWarning: The `websockets` implementation is deprecated, .*",
+        "",
+        "uvicorn 0.54 says so at its start",
+    ),
+    Known(
+        ("uvicorn-legacy",),
+        r"RuntimeError: unable to perform operation on <TCPTransport closed=True .*; the handler is closed",
+        "in send_500_response",
+        "uvicorn 0.54 answers a handshake with 500 although the client has left, in a task that nobody awaits",
+    ),
+    Known(
+        ("uvicorn-legacy",),
+        r"AssertionError",
+        "in _drain_helper",
+        "websockets' legacy protocol, which uvicorn 0.54 calls, lets no two tasks wait for the same full buffer",
+    ),
+    Known(
+        ("hypercorn",),
+        r"asyncio\.exceptions\.CancelledError",
+        "handle: <Handle StreamReaderProtocol.connection_made.<locals>.callback(<Task cancell",
+        "hypercorn 0.18 cancels its idle connections when it is stopped, which asyncio reports",
+    ),
+    Known(
+        ("granian",),
+        r"RuntimeError: Unsupported ASGI message",
+        "/quart/asgi.py",
+        "granian 2.8.7 knows no `more_body` in a denial, which Quart 0.22 always sends",
     ),
 )
 

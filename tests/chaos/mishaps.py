@@ -15,8 +15,9 @@ import asgi_ws_guard
 
 CANCELLED = "chaos cancelled it"
 OURS = (Path(__file__).parent, Path(asgi_ws_guard.__file__).parent)
-SPARED = ("report_to_monitor", "tick")
-"""Tasks that live as long as the server."""
+SPARED = ("report_to_monitor", "app", "_read_the_rest")
+"""What lives as long as the server, what daphne runs without a coroutine of its own around it, and what the guard does
+for hypercorn behind a handler: nothing would do it again."""
 
 
 class Mishap(Exception):

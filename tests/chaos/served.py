@@ -24,8 +24,8 @@ from .figures import Style, Telltale, memory_figures, process_figures
 from .mishaps import UnluckyObserver
 from .plans import STYLES
 
-QUIET_LINGER_S = 10.0
-"""For those that shall never be told: the default, and longer than any of them takes for what had arrived."""
+QUIET_LINGER_S = 60.0
+"""For those that shall never be told: longer than any of them takes for what had arrived, on a loaded machine too."""
 SEED_VARIABLE, SERVER_VARIABLE = "CHAOS_SEED", "CHAOS_SERVER"
 
 structlog.configure(processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()])
@@ -64,7 +64,12 @@ def guard_options(seed: str, server: str, style: str, telltale: Telltale) -> dic
 _telltale = Telltale()
 _applications = dict(zip(STYLES, (styles.raw, styles.chat(), styles.quart()), strict=True))
 _styles = {
-    name: Style(app, guard_options(os.environ[SEED_VARIABLE], os.environ[SERVER_VARIABLE], name, _telltale))
+    name: Style(
+        app,
+        guard_options(os.environ[SEED_VARIABLE], os.environ[SERVER_VARIABLE], name, _telltale),
+        # Quart 0.22 forgets both of its tasks when its own is cancelled; nothing below it can end them
+        is_cancelled=name != "quart",
+    )
     for name, app in _applications.items()
 }
 _by_prefix = {"raw": "raw", "ws": "chat", "quart": "quart"}

@@ -42,6 +42,10 @@ SEEN: dict[str, list[BaseException]] = {
         ConnectionClosed(1001, "", Initiator.CLIENT),
     ],
     "uvicorn websockets, sansio and wsproto": [RuntimeError(UVICORN_SEND), RuntimeError(UVICORN_CLOSE)],
+    "uvicorn websockets, close": [RuntimeError("Cannot call write() after write_eof()")],
+    "uvicorn websockets, close behind the accept": [
+        AttributeError("'WebSocketProtocol' object has no attribute 'transfer_data_task'")
+    ],
     "hypercorn": [
         error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}CLOSED"),
         error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}HTTPCLOSED"),
@@ -69,6 +73,9 @@ NEAR_MISSES: list[BaseException] = [
     error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}HANDSHAKE"),
     error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}CONNECTED"),
     error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}RESPONSE"),
+    RuntimeError("Cannot call write() after close()"),
+    AttributeError("'WebSocketProtocol' object has no attribute 'transfer_data'"),
+    AttributeError("'NoneType' object has no attribute 'transfer_data_task'"),
     # the right text or name, another class
     ValueError(UVICORN_SEND),
     error_of("hypercorn.UnexpectedMessageError", f"{HYPERCORN}CLOSED"),
