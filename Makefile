@@ -12,7 +12,7 @@ CODE := asgi_ws_guard tests examples benchmarks docs
 FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest-mock python-dotenv python-multipart pyyaml \
 	trio trustme typing_extensions watchfiles wsproto cryptography
 
-.PHONY: demo test lint types unit transparency compatibility bench venv clean
+.PHONY: demo test lint types unit transparency compatibility bench chaos venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asgi-ws-guard demo
@@ -48,6 +48,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.telemetry
 	$(BIN)/python -m benchmarks.limits
 	$(BIN)/python -m benchmarks.flood
+
+# 100,000 seeded clients over all servers; CHAOS="--seed 7 --connections 20000 --servers hypercorn" replays or narrows.
+chaos: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
 
 $(VENV)/bin/python:
 	@test -n "$(INTERPRETER)" || { echo "PYTHON=$(PYTHON): there is no such interpreter"; exit 2; }

@@ -135,7 +135,7 @@ def waits_for_readers(task: object | None) -> bool:
     Tell whether the server keeps a connection for ever until its messages are read.
 
     hypercorn 0.18 holds ten messages of a client that nobody reads, and then waits for room before it delivers the
-    disconnect, behind which alone it lets go of the connection: also when the handler is done, and nobody ever will read.
+    disconnect, behind which alone it lets go of the connection: also when the handler is done, and nobody will read.
 
     Args:
         task: The task that serves the connection. Whose code it runs is looked at, because Quart imports hypercorn on

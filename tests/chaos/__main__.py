@@ -74,7 +74,7 @@ def _known_styles(names: list[str]) -> list[str]:
 
 def _report(results: list[Result], seed: int, folder: Path) -> None:
     table = Table("server", "connections", "per s", "101", "denied", "left", "sends", "dropped", "own", "server's own")
-    for column in ("memory MiB", "faults"):
+    for column in ("stuck", "memory MiB", "faults"):
         table.add_column(column)
     for result in results:
         count = sum(result.statuses.values())
@@ -83,7 +83,7 @@ def _report(results: list[Result], seed: int, folder: Path) -> None:
         grown = (result.after["rss"] - result.before["rss"]) / 1024**2
         numbers = (count, round(count / result.seconds), result.statuses["101"], denied, result.statuses["None"])
         sums = (sum(style[what] for style in styles) for what in ("attempted", "dropped"))
-        rest = (result.own, sum(result.known.values()), f"{grown:+.1f}", len(result.faults))
+        rest = (result.own, sum(result.known.values()), result.stuck, f"{grown:+.1f}", len(result.faults))
         table.add_row(result.server, *(str(one) for one in (*numbers, *sums, *rest)))
     console.print(table)
     for result in results:

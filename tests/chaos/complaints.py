@@ -1,7 +1,7 @@
 """
 Finds in a server's log what nobody should have to read: tracebacks, errors, tasks that nobody awaited.
 
-A complaint is the application's own when all that it ends with was raised on purpose (`mishaps.py`). It knows no server.
+A complaint is the application's own when all that it ends with was raised on purpose (`mishaps.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from .mishaps import CANCELLED, Mishap
 
 OWN = re.compile(rf"^(\S+\.)?({Mishap.__name__}\b|CancelledError: {CANCELLED})")
+BARE_CANCELLATION = re.compile(r"^(asyncio\.exceptions\.)?CancelledError:?$")
 TRACEBACK = "Traceback (most recent call last):"
 CHAINS = ("During handling of the above exception", "The above exception was the direct cause")
 DETAILS = ("future: <", "task: <", "handle: <")
@@ -60,7 +61,7 @@ class Complaint:
         """Whether it is of what was raised on purpose; a cancellation may have lost its text on the way."""
         leaves = [line for line in self._errors() if "ExceptionGroup" not in line]
         own = [OWN.match(line) is not None for line in leaves]
-        return bool(own) and (own[-1] or (leaves[-1] == "asyncio.exceptions.CancelledError" and any(own)))
+        return bool(own) and (own[-1] or (BARE_CANCELLATION.match(leaves[-1]) is not None and any(own)))
 
     def _errors(self) -> list[str]:
         """Give the lines that name an exception."""

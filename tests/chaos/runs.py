@@ -20,7 +20,7 @@ from interop.servers import HOST, Running, Server, start
 
 from .clients import Outcome, storm
 from .complaints import complaints
-from .known import known
+from .known import known, stuck
 from .plans import plans
 
 PACKAGE = __name__.rpartition(".")[0]
@@ -31,6 +31,8 @@ POLL_S = 0.1
 ANSWER_S = 30.0
 LASTING = {"report_to_monitor": 1}
 """Tasks that the first connections start, and that stay."""
+OBJECTS_EACH = 8
+"""Objects of one class that a connection has at most: six counters, and some."""
 TOLERANCES = {
     "descriptors": 0,
     # those of others that come with time: caches of regular expressions, of types, of interned routes
@@ -53,6 +55,7 @@ class Result:
         statuses: dict: outcome of the handshake -> number of clients.
         known: dict: why -> number of complaints that are the server's own.
         own: Number of complaints about what was raised on purpose.
+        stuck: Number of connections that the server holds for ever by itself.
         seconds: What the storm took.
         before: Figures behind the warm-up, before the storm.
         after: Figures when it was quiet again.
@@ -63,6 +66,7 @@ class Result:
     statuses: Counter[str] = field(default_factory=Counter)
     known: Counter[str] = field(default_factory=Counter)
     own: int = 0
+    stuck: int = 0
     seconds: float = 0.0
     before: Figures = field(default_factory=dict)
     after: Figures = field(default_factory=dict)
@@ -111,7 +115,7 @@ def run(server: Server, plan: Storm, folder: Path, first: int, done: Callable[[]
         fresh["tasks"] |= LASTING
         _send(running, plans(plan.seed, plan.warm_up, plan.styles, WARM_UP_FROM), plan.at_once, lambda _: None)
         result.before = quiet(running, fresh)
-        result.faults += [f"warm-up: {fault}" for fault in left(fresh, result.before)]
+        result.faults += [f"warm-up: {fault}" for fault in left(fresh, result.before, server.name)]
         began = time.monotonic()
 
         def note(outcome: Outcome) -> None:
@@ -123,7 +127,8 @@ def run(server: Server, plan: Storm, folder: Path, first: int, done: Callable[[]
         _send(running, plans(plan.seed, plan.count, plan.styles, first), plan.at_once, note)
         result.seconds = time.monotonic() - began
         result.after = quiet(running, result.before)
-        result.faults += left(result.before, result.after) + unbalanced(result.after)
+        result.stuck = stuck(server.name, result.after["waits"])
+        result.faults += left(result.before, result.after, server.name) + unbalanced(result.after)
     judge_log(result, running.log_path)
     return result
 
@@ -146,7 +151,7 @@ def quiet(running: Running, before: Figures) -> Figures:
     deadline = time.monotonic() + QUIET_S
     while True:
         now = figures(running, "?memory")
-        if not left(before, now) or time.monotonic() > deadline:
+        if not left(before, now, running.server.name) or time.monotonic() > deadline:
             return now
         time.sleep(POLL_S)
 
@@ -168,31 +173,33 @@ def figures(running: Running, query: str) -> Figures:
     return given
 
 
-def left(before: Figures, after: Figures) -> list[str]:
+def left(before: Figures, after: Figures, server: str = "") -> list[str]:
     """
     Name what is left of a storm.
 
     Args:
         before: The figures without it.
         after: The figures behind it.
+        server: Name of the server, for what it holds by itself; each such connection excuses its own tasks and objects.
     """
     found = []
+    held = stuck(server, after["waits"])
     for name, style in after["styles"].items():
-        for what in ("handlers", "sessions"):
-            if style[what]:
+        for what, number in (("handlers", len(style["handlers"])), ("sessions", style["sessions"])):
+            if number > held:
                 found.append(f"{name}: {what} left: {style[what]}")
-    for what in ("tasks", "objects"):
+    for what, tolerance in (("tasks", held), ("objects", held * OBJECTS_EACH)):
         more = Counter(after[what])
         more.subtract(before.get(what, after[what]))
-        if grown := {name: number for name, number in more.items() if number > 0}:
+        if grown := {name: number for name, number in more.items() if number > tolerance}:
             found.append(f"{what} left: {grown}, of {after['waits'] if what == 'tasks' else 'these'}")
     if after["spans_open"] or after["spans_started"] != after["spans_ended"]:
         found.append(f"spans left: {after['spans_open']}, {after['spans_started']} and {after['spans_ended']}")
     for gauge in ("websocket.server.connection.active", "asgi_ws_guard.zombies"):
-        if after["gauges"].get(gauge, 0) != 0:
+        if after["gauges"].get(gauge, 0) > held:
             found.append(f"{gauge} is {after['gauges'][gauge]}")
     for what, tolerance in TOLERANCES.items():
-        if after[what] > before.get(what, after[what]) + tolerance:
+        if after.get(what, 0) > before.get(what, after.get(what, 0)) + tolerance + held * (what == "descriptors"):
             found.append(f"{what}: {after[what]}, before {before[what]}")
     return found
 

@@ -1,8 +1,8 @@
 """
 The application of the storm, as a server imports it: all styles, each behind a guard of its own, and their figures.
 
-``CHAOS_SEED`` and ``CHAOS_SERVER`` choose the options of the guards. ``/figures`` gives JSON; with ``?memory`` also what
-takes a collection. Everything that is logged by structlog is a line of JSON, so that a traceback is always a fault.
+``CHAOS_SEED`` and ``CHAOS_SERVER`` choose the options of the guards. ``/figures`` gives JSON; with ``?memory`` also
+what takes a collection. Everything that is logged by structlog is a line of JSON, so that a traceback is always a fault.
 """
 
 from __future__ import annotations
