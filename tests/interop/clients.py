@@ -190,6 +190,14 @@ class RawPeer:
         """Read what comes first, empty when nothing does in time, in seconds, or the transport ends."""
         return self._read(time.monotonic() + timeout_s) or b""
 
+    def ends(self, timeout_s: float) -> bool:
+        """Read until the transport ends; tell whether it did in time, in seconds."""
+        deadline = time.monotonic() + timeout_s
+        while (chunk := self._read(deadline)) is not None:
+            if not chunk:
+                return True
+        return False
+
     def wait_for_traffic(self, reads: int = 3, timeout_s: float = 5.0) -> None:
         """
         Wait until the server, which sends from time to time, has surely read what was sent to it.

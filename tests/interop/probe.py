@@ -376,6 +376,12 @@ async def close_unread(peer: Peer) -> None:
     await peer.receive("late", 2.0)
 
 
+async def accept_unread(peer: Peer) -> None:
+    """Accept before anything was received, and receive to the end."""
+    await peer.send("accept", {"type": "websocket.accept"})
+    await peer.receive_until_disconnect()
+
+
 async def deny(peer: Peer) -> None:
     """Deny with a body, in ``parts`` messages and with ``pause`` seconds after the start."""
     await peer.connect()
@@ -538,6 +544,7 @@ SCENARIOS: dict[str, Callable[[Peer], Awaitable[None]]] = {
         raise_before_accept,
         close_before_accept,
         close_unread,
+        accept_unread,
         deny,
         empty_text,
         close_while_receiving,

@@ -320,6 +320,29 @@ def test_receive_after_a_close_before_accept(guarded: Site) -> None:
     assert "panicked" not in guarded.running.log
 
 
+def test_clients_that_leave_before_a_handler_accepts_unread(guarded: Site) -> None:
+    """A handler may accept without a receive; bare granian 2.8.7 then ends its worker when the client has left."""
+    for _ in range(30):
+        with guarded.raw_visit("accept-unread") as visit:
+            visit.peer.reset()
+        visit.ended()
+    assert "panicked" not in guarded.running.log
+    with guarded.raw_visit("accept-unread") as visit:
+        visit.peer.accepted()
+
+
+def test_unread_messages_behind_a_handler_hold_no_connection(guarded: Site) -> None:
+    """The transport ends although the handler left messages unread; hypercorn 0.18 waits for ever until they are read."""
+    with guarded.raw_visit("parked", seconds=0.3) as visit:
+        visit.peer.accepted()
+        for _ in range(100):
+            visit.peer.send_text("unread")
+        visit.ended()
+        assert b"\x88" in visit.peer.read(5.0)
+        visit.peer.send_close(1000)
+        assert visit.peer.ends(10.0)
+
+
 def test_denial_response_with_a_body(guarded: Site) -> None:
     """A denial with a body arrives where the server has the extension (daphne has not)."""
     if guarded.name == "daphne":
