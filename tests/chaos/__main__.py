@@ -23,6 +23,7 @@ from .plans import STYLES
 from .runs import Result, Storm, run
 
 CONNECTIONS = 100_000
+ALL_SERVERS = ",".join(server.name for server in SERVERS)
 SHOWN = 500
 """Characters of a fault on the screen; the file has all."""
 
@@ -32,7 +33,7 @@ console = Console()
 def main(
     connections: Annotated[int, typer.Option(min=1, help="How many, over all servers.")] = CONNECTIONS,
     seed: Annotated[int | None, typer.Option(help="Replays a run; without it one is drawn, and printed.")] = None,
-    servers: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(s.name for s in SERVERS),
+    servers: Annotated[str, typer.Option(help="Names, separated by commas.")] = ALL_SERVERS,
     styles: Annotated[str, typer.Option(help="Names, separated by commas.")] = ",".join(STYLES),
     at_once: Annotated[int, typer.Option(min=1, help="Connections at any time.")] = 200,
 ) -> None:

@@ -188,7 +188,8 @@ def _name(task: asyncio.Task[Any]) -> str:
 
 def _where(task: asyncio.Task[Any]) -> str:
     """Give the chain of coroutines that a task waits in."""
-    names, inner = [], task.get_coro()
+    names: list[str] = []
+    inner: Any = task.get_coro()
     while inner is not None:
         names.append(str(getattr(inner, "__qualname__", type(inner).__qualname__)))
         # an `__await__` that gives that of a coroutine names it to the garbage collector only

@@ -189,7 +189,7 @@ def left(before: Figures, after: Figures, server: str = "") -> list[str]:
             if number > held:
                 found.append(f"{name}: {what} left: {style[what]}")
     for what, tolerance in (("tasks", held), ("objects", held * OBJECTS_EACH)):
-        more = Counter(after[what])
+        more: Counter[str] = Counter(after[what])
         more.subtract(before.get(what, after[what]))
         if grown := {name: number for name, number in more.items() if number > tolerance}:
             found.append(f"{what} left: {grown}, of {after['waits'] if what == 'tasks' else 'these'}")
@@ -199,7 +199,8 @@ def left(before: Figures, after: Figures, server: str = "") -> list[str]:
         if after["gauges"].get(gauge, 0) > held:
             found.append(f"{gauge} is {after['gauges'][gauge]}")
     for what, tolerance in TOLERANCES.items():
-        if after.get(what, 0) > before.get(what, after.get(what, 0)) + tolerance + held * (what == "descriptors"):
+        more_each = held if what == "descriptors" else 0
+        if what in before and after[what] > before[what] + tolerance + more_each:
             found.append(f"{what}: {after[what]}, before {before[what]}")
     return found
 

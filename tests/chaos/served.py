@@ -25,8 +25,8 @@ from .mishaps import UnluckyObserver
 from .plans import STYLES
 
 QUIET_LINGER_S = {"chat": 60.0, "quart": 1.0}
-"""For those that shall never be told: longer than the chat takes for what had arrived, on a loaded machine too; no longer
-than needed for what Quart's handlers leave behind when one of two tasks is cancelled."""
+"""For those that shall never be told: longer than the chat takes for what had arrived, on a loaded machine too; and
+no longer than needed for what Quart's handlers leave behind when one of two tasks is cancelled."""
 SEED_VARIABLE, SERVER_VARIABLE = "CHAOS_SEED", "CHAOS_SERVER"
 
 structlog.configure(processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()])
@@ -51,7 +51,7 @@ def guard_options(seed: str, server: str, style: str, telltale: Telltale) -> dic
     )
     unlucky = UnluckyObserver(f"{seed}:observer", wants_messages=random.random() < 0.5, share=0.01)
     observers = [telemetry, LogContext(), StructlogObserver()]
-    observers.insert(random.randrange(4), unlucky)  # type: ignore[arg-type]
+    observers.insert(random.randrange(4), unlucky)
     raising: dict[str, Any] = {
         "linger_s": random.choice((0.0, 0.1, 0.4)),
         "cancel_after_s": random.choice((None, 0.3)),

@@ -8,6 +8,7 @@ Measured with uvicorn 0.54.0, hypercorn 0.18.0, granian 2.8.7 and daphne 4.2.3.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -325,21 +326,21 @@ def test_clients_that_leave_before_a_handler_accepts_unread(guarded: Site) -> No
     for _ in range(30):
         with guarded.raw_visit("accept-unread") as visit:
             visit.peer.reset()
-        visit.ended()
-    assert "panicked" not in guarded.running.log
     with guarded.raw_visit("accept-unread") as visit:
         visit.peer.accepted()
+    assert "panicked" not in guarded.running.log
 
 
 def test_unread_messages_behind_a_handler_hold_no_connection(guarded: Site) -> None:
-    """The transport ends although the handler left messages unread; hypercorn 0.18 waits for ever until they are read."""
+    """The transport ends although the handler left messages unread; hypercorn 0.18 waits until somebody reads them."""
     with guarded.raw_visit("parked", seconds=0.3) as visit:
         visit.peer.accepted()
         for _ in range(100):
             visit.peer.send_text("unread")
         visit.ended()
         assert b"\x88" in visit.peer.read(5.0)
-        visit.peer.send_close(1000)
+        with contextlib.suppress(ConnectionError):  # it may have ended already
+            visit.peer.send_close(1000)
         assert visit.peer.ends(10.0)
 
 

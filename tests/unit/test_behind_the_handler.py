@@ -1,4 +1,4 @@
-"""What the guard reads for the server's sake: granian's first message before an answer, hypercorn's rest behind a handler."""
+"""What the guard reads for a server's sake: granian's first message before an answer, hypercorn's rest at the end."""
 
 from __future__ import annotations
 

@@ -578,7 +578,7 @@ def test_no_task_is_left_when_the_last_close_fails(fault: str) -> None:
 
 
 def test_on_granian_no_task_of_the_application_waits_at_the_server() -> None:
-    """Every read is the pump's, but that of the connect before the application runs: a cancelled receive cancels none."""
+    """Every read is the pump's, but that of the connect before the handler runs: a cancelled receive cancels none."""
     kinds: list[str] = []
 
     async def main() -> None:
