@@ -27,7 +27,7 @@ ALL_SERVERS = ",".join(server.name for server in SERVERS)
 SHOWN = 500
 """Characters of a fault on the screen; the file has all."""
 
-console = Console()
+console = Console(width=max(140, Console().width))
 
 
 def main(
