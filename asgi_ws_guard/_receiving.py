@@ -372,8 +372,9 @@ class Receiving:
         loop = self._session.loop
         if not isinstance(loop, AsyncioLoop) or not self._session.connection.accepted:
             return
-        if waits_for_readers(loop.current_task()):
-            loop.start(self._read_the_rest(), self.context)
+        with contextlib.suppress(RuntimeError):  # the handler is thrown away, and its loop is gone
+            if waits_for_readers(loop.current_task()):
+                loop.start(self._read_the_rest(), self.context)
 
     @property
     def stop_before_close(self) -> bool:
