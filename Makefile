@@ -12,7 +12,7 @@ CODE := asgi_ws_guard tests examples benchmarks docs
 FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest-mock python-dotenv python-multipart pyyaml \
 	trio trustme typing_extensions watchfiles wsproto cryptography
 
-.PHONY: demo test lint types unit transparency compatibility bench chaos venv clean
+.PHONY: demo test lint types unit transparency compatibility bench bench-policies chaos venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asgi-ws-guard demo
@@ -41,11 +41,17 @@ transparency: $(VENV)/.dev
 compatibility: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m compatibility
 
-bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks.overhead
-	$(BIN)/python -m benchmarks.memory
+# Writes docs/benchmarks.md and its pictures, in an environment of its own. About ten minutes; `BENCH=--quick`: one.
+bench:
+	@test -n "$(INTERPRETER)" || { echo "PYTHON=$(PYTHON): there is no such interpreter"; exit 2; }
+	$(INTERPRETER) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --upgrade "pip >= 25.1"
+	$(VENV)-bench/bin/python -m pip install --quiet --editable ".[cli,otel]" --group bench
+	$(VENV)-bench/bin/python -m benchmarks.report $(BENCH)
+
+# What the report does not have: the timers of idle connections, and what limits cost and hold back.
+bench-policies: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.watch
-	$(BIN)/python -m benchmarks.telemetry
 	$(BIN)/python -m benchmarks.limits
 	$(BIN)/python -m benchmarks.flood
 

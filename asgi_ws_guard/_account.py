@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._events import Books
+from ._path import read
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -103,8 +104,8 @@ class Account:
         connection, path = session.connection, session.path
         is_active, is_zombie = connection.ended is None, session.is_zombie
         was_received, was_sent = connection.received, connection.sent
-        received, received_texts, received_binaries, received_bytes = path.received
-        sent, sent_texts, sent_binaries, sent_bytes = path.sent
+        received, received_texts, received_binaries, received_bytes = read(path.receive)
+        sent, sent_texts, sent_binaries, sent_bytes = read(path.send)
         answers, failed, refused = connection.answers, connection.failed, connection.refused
         dropped = connection.dropped.copy() if connection.dropped else None
         if session.over is not None:

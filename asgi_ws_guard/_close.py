@@ -16,8 +16,7 @@ MAX_REASON_BYTES = 123
 class _Word(str, enum.Enum):
     """A string enumeration whose members print as their value (`enum.StrEnum` needs Python 3.11)."""
 
-    def __str__(self) -> str:
-        return str(self.value)
+    __str__ = str.__str__
 
 
 class CloseCode(enum.IntEnum):

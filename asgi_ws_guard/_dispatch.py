@@ -28,6 +28,8 @@ class Dispatch:
     def __init__(self, observers: Sequence[Observer]) -> None:
         self.observers = tuple(observers)
         self.failures: dict[str, int] = {}
+        self._forwards = tuple(enumerate(self.observers))
+        self._backwards = self._forwards[::-1]
 
     def asks_for(self, wish: str) -> bool:
         """
@@ -73,21 +75,25 @@ class Dispatch:
         Returns:
             The same, and the places of those whose failure is reported now.
         """
-        places = range(len(self.observers))
         for event in events:
-            for place in reversed(places) if isinstance(event, Terminal) else places:
-                reported = self._hand(place, event, reported)
+            is_last = isinstance(event, Terminal)
+            for place, observer in self._backwards if is_last else self._forwards:
+                try:
+                    observer(event)
+                except Exception as error:  # noqa: BLE001 - an observer must never reach the application
+                    reported = self._failed(place, event, error, reported)
         return reported
 
     def _hand(self, place: int, event: Event, reported: frozenset[int]) -> frozenset[int]:
-        observer = self.observers[place]
         try:
-            observer(event)
-        except Exception as error:  # noqa: BLE001 - an observer must never reach the application
-            self._count(observer)
-            if place not in reported:
-                return self._report(place, event, error, reported | {place})
+            self.observers[place](event)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._failed(place, event, error, reported)
         return reported
+
+    def _failed(self, place: int, event: Event, error: Exception, reported: frozenset[int]) -> frozenset[int]:
+        self._count(self.observers[place])
+        return reported if place in reported else self._report(place, event, error, reported | {place})
 
     def _count(self, observer: Observer) -> str:
         name = name_of(observer)

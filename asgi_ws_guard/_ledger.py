@@ -86,10 +86,11 @@ class Ledger:
     def tallies(self) -> list[Tally]:
         """Sum up by route; see `Statistics`."""
         with self.lock:
-            live = [(session, session.account) for session in self.live()]
+            live = self.live()
+            accounts = [session.account for session in live]
             labels = {account: label for label, account in self._accounts.items()}
             sums = {account: account.copy() for account in labels}
-        for session, account in live:
+        for session, account in zip(live, accounts, strict=True):
             if account is not None:
                 sums[account].add_live(session)
         return [

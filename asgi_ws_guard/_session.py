@@ -320,11 +320,14 @@ class Session:
 
     def books(self) -> Books:
         """Freeze what became of every message so far."""
-        received, sent = self.path.received, self.path.sent
-        return self.connection.books + Books(
-            received=received.messages,
-            sent=sent.messages,
-            forwarded=sent.messages,
+        connection, received, sent = self.connection, self.path.received, self.path.sent
+        return Books(
+            received=connection.received + received.messages,
+            sent=connection.sent + sent.messages,
+            forwarded=connection.sent + connection.answers + sent.messages,
+            failed=connection.failed,
+            refused=connection.refused,
+            dropped=dict(connection.dropped or {}),
             received_texts=received.texts,
             received_binaries=received.binaries,
             received_bytes=received.size,

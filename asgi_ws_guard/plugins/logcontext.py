@@ -34,7 +34,7 @@ class LogContext:
             standard_logging: Give the records of `logging` the attributes `FIELDS` too, empty outside of a handler. It
                 wraps the process's record factory, once; `uninstall_factory` takes that back.
         """
-        self._tokens: dict[str, tuple[tuple[str, Token[Any]], ...]] = {}
+        self._tokens: dict[str, tuple[Token[Any], ...]] = {}
         if standard_logging:
             install_factory()
 
@@ -46,24 +46,24 @@ class LogContext:
             event: Any event.
         """
         if isinstance(event, Opened):
-            if structlog.contextvars.get_contextvars().get("connection_id") == event.connection_id:
-                return  # another one of these did it, and hears the end first
             span = trace.get_current_span().get_span_context()
             ids = {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"} if span.is_valid else {}
             bound = structlog.contextvars.bind_contextvars(connection_id=event.connection_id, **ids)
-            self._tokens[event.connection_id] = tuple(bound.items())
+            if bound["connection_id"].old_value != event.connection_id:
+                self._tokens[event.connection_id] = tuple(bound.values())
+            # else another one of these did it too: it hears the end first, and gives back what was before both
         elif isinstance(event, Accepted):
             if event.route is not None and event.connection_id in self._tokens:
                 bound = structlog.contextvars.bind_contextvars(route=event.route)
-                self._tokens[event.connection_id] += tuple(bound.items())
+                self._tokens[event.connection_id] += tuple(bound.values())
         elif isinstance(event, Identified):
             if event.connection_id in self._tokens:
                 bound = structlog.contextvars.bind_contextvars(identity=event.label)
-                self._tokens[event.connection_id] += tuple(bound.items())
+                self._tokens[event.connection_id] += tuple(bound.values())
         elif isinstance(event, Terminal):
-            for name, token in self._tokens.pop(event.connection_id, ()):
+            for token in self._tokens.pop(event.connection_id, ()):
                 with contextlib.suppress(ValueError):  # bound by a task of the handler's, which has its own context
-                    structlog.contextvars.reset_contextvars(**{name: token})
+                    token.var.reset(token)
 
 
 class _Attributes(dict[str, Any]):

@@ -89,6 +89,8 @@ def safe(text: str) -> str:
     Returns:
         At most `MAX_TEXT` characters and an ellipsis, unprintable ones escaped.
     """
+    if len(text) <= MAX_TEXT and text.isprintable():
+        return text
     cut = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in cut)
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, StaticSampler
 from opentelemetry.trace import NonRecordingSpan, NoOpTracerProvider, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from stories import (
     ACCEPT,
     CLOSE,
@@ -727,6 +728,44 @@ def test_headers_of_several_lines_are_one() -> None:
     assert dict(told.spans[0].parent.trace_state) == {"a": "1", "b": "2"}
     told = play(echo, leaves(), server=with_headers(TRACEPARENT, TRACEPARENT))
     assert told.spans[0].parent is None
+
+
+def test_a_propagator_of_another_format_finds_what_it_looks_for() -> None:
+    """Some formats carry baggage in headers of any name behind a prefix: they ask for all names, each once."""
+    seen: list[Any] = []
+
+    class ByPrefix(TraceContextTextMapPropagator):
+        def extract(self, carrier: Any, context: Context | None = None, getter: Any = None) -> Context:
+            names = getter.keys(carrier)
+            seen.append((names, getter.get(carrier, "X-Baggage-User"), getter.get(carrier, "x-none")))
+            return super().extract(carrier, context, getter)
+
+    headers = ((b"X-Baggage-User", b"7"), TRACEPARENT, (b"x-baggage-user", b"8"))
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(ByPrefix())
+    try:
+        told = play(echo, leaves(), server=with_headers(*headers))
+    finally:
+        propagate.set_global_textmap(before)
+    assert seen == [(["x-baggage-user", "traceparent"], ["7,8"], None)]
+    assert told.spans[0].parent is not None
+
+
+def test_a_sampler_sees_how_the_connection_ended() -> None:
+    """Everything is known when the connection's span is made: a sampler may keep the bad ends alone."""
+    asked: dict[str, dict[str, Any]] = {}
+
+    class Asked(StaticSampler):
+        def should_sample(self, parent_context: Any, trace_id: int, name: str, *rest: Any, **named: Any) -> Any:
+            asked[name] = dict((rest[1] if len(rest) > 1 else named["attributes"]) or {})
+            return super().should_sample(parent_context, trace_id, name, *rest, **named)
+
+    told = play(echo, leaves(1001), sampler=Asked(Decision.RECORD_AND_SAMPLE))
+    shake, connection = told.spans
+    assert asked[connection.name] == dict(connection.attributes or {})
+    assert asked[connection.name]["websocket.close.code"] == 1001
+    assert set(asked) == {"GET", connection.name}
+    assert shake.name.startswith("GET")
 
 
 @pytest.mark.parametrize(

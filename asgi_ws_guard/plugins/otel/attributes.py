@@ -100,6 +100,8 @@ def safe(text: str) -> str:
     Returns:
         At most `MAX_TEXT` characters and an ellipsis, unprintable ones escaped.
     """
+    if len(text) <= MAX_TEXT and text.isprintable():
+        return text
     begin = text[: MAX_TEXT + 1]
     shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in begin)
     return shown if len(shown) <= MAX_TEXT else shown[:MAX_TEXT] + "…"

@@ -106,7 +106,7 @@ def end(event: Ended | HandlerOutlived | Terminal) -> Values:
         dict: attribute -> value; code and reason only when there are any.
     """
     values = _end(event.initiator, event.status, event.code, event.reason)
-    if isinstance(event, HandlerOutlived | Closed):
+    if isinstance(event, (HandlerOutlived, Closed)):
         values |= {names.HANDLER_LINGERED: event.lingered_s, **_books(event.books)}
     if isinstance(event, HandlerOutlived):
         values[names.HANDLER_RUNNING] = True

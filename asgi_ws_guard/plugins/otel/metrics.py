@@ -88,13 +88,13 @@ class MetricsObserver:
         error = describe.error(event)
         if error is not None:
             labels[names.ERROR_TYPE] = error
-        if isinstance(event, Closed | HandlerOutlived):
+        if isinstance(event, (Closed, HandlerOutlived)):
             labels[names.CONNECTION_STATUS] = str(event.status)
             labels[names.CLOSE_INITIATOR] = str(event.initiator)
             if event.code is not None:
                 labels[names.CLOSE_CODE] = event.code
             self._instruments.connection(event.duration_s, labels)
-        elif isinstance(event, Abandoned | Rejected):
+        elif isinstance(event, (Abandoned, Rejected)):
             if isinstance(event, Rejected) and event.response_status is not None:
                 labels[names.HTTP_STATUS] = event.response_status
             self._instruments.handshake(event.handshake_s, labels)
@@ -107,10 +107,10 @@ class _Histogram:
         self._histogram = meter.create_histogram(
             name, unit="s", description=description, explicit_bucket_boundaries_advisory=buckets
         )
-        self._seen: set[tuple[tuple[str, Any], ...]] = set()
+        self._seen: set[frozenset[tuple[str, Any]]] = set()
 
     def __call__(self, value_s: float, labels: Labels) -> None:
-        key = tuple(sorted(labels.items()))
+        key = frozenset(labels.items())
         if key not in self._seen:
             if len(self._seen) >= MAX_LABEL_SETS:
                 labels = {names.OVERFLOW: True}

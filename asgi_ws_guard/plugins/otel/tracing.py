@@ -17,6 +17,7 @@ from typing import Any, Literal
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 
 from ..._events import (
@@ -25,6 +26,7 @@ from ..._events import (
     Ended,
     Event,
     HandlerOutlived,
+    Handshake,
     Identified,
     Leaked,
     MessageHandled,
@@ -48,6 +50,11 @@ MAX_EVENTS = 32
 """Span events of one connection; what finds no place is counted."""
 RESERVED = 2
 """Of them for the accept and the close, which are not kept: the span's own times and attributes tell of them."""
+
+# Built once: ``isinstance(event, A | B)`` makes the union anew each time, which takes longer than the look.
+_MESSAGES = (MessageSent, MessageLost, MessageHandled)
+_NOT_NOTED = (Accepted, Identified, Leaked)
+_ANSWERS = (Abandoned, Rejected, HandlerOutlived)
 
 
 class _Traced:
@@ -147,12 +154,12 @@ class TracingObserver:
         traced = self._live.get(event.connection_id)
         if traced is None:
             return
-        if isinstance(event, MessageSent | MessageLost | MessageHandled):
+        if isinstance(event, _MESSAGES):
             self._message(event, traced)
             return
         if isinstance(event, Ended):
             traced.noted_before_close = len(traced.events or ())
-        elif not isinstance(event, Accepted | Identified | Leaked):
+        elif not isinstance(event, _NOT_NOTED):
             traced.note(event)
         if isinstance(event, Accepted):
             self._accepted(event, traced)
@@ -179,7 +186,7 @@ class TracingObserver:
         at_ns = time.time_ns()
         span = self._tracer.start_span(
             "GET",
-            context=None if surrounding else propagate.extract(_carrier(event)),
+            context=None if surrounding else propagate.extract(event.handshake, getter=_HEADERS),
             kind=SpanKind.INTERNAL if surrounding else SpanKind.SERVER,
             attributes=describe.request(event.connection_id, event.handshake),
             start_time=at_ns,
@@ -187,10 +194,10 @@ class TracingObserver:
         traced = self._live[event.connection_id] = _Traced(span, at_ns - round(event.at_s * 1e9))
         if self._linked:
             link_roots(self._provider or trace.get_tracer_provider())
-            traced.context = root_context(traced.link)
+            around = root_context(traced.link)
         else:
-            traced.context = otel_context.set_value(HANDSHAKE_KEY, traced.link, trace.set_span_in_context(span))
-        traced.context = otel_context.set_value(_CONNECTION_KEY, event.connection_id, traced.context)
+            around = trace.set_span_in_context(span, before)
+        traced.context = Context({**around, HANDSHAKE_KEY: traced.link, _CONNECTION_KEY: event.connection_id})
         token = otel_context.attach(traced.context)
         if otel_context.get_value(_CONNECTION_KEY, before) != event.connection_id:
             traced.token = token  # else another such observer gives back what was before both: it hears the end first
@@ -212,7 +219,9 @@ class TracingObserver:
         values |= {**describe.route(traced.route), **traced.identity}
         if traced.route is not None:
             span.update_name(f"GET {values[names.HTTP_ROUTE]}")
-        _fail(span, values, error)
+        if error is not None:
+            values[names.ERROR_TYPE] = error
+            span.set_status(Status(StatusCode.ERROR))
         span.set_attributes(values)
         span.end(traced.at_ns(at_s))
 
@@ -220,31 +229,36 @@ class TracingObserver:
         """Make the span of a connection that is over, once; or end that of a handshake without an accept."""
         traced.route = event.route
         ended_s, error = event.at_s - event.lingered_s, describe.error(event)
-        if isinstance(event, Abandoned | Rejected | HandlerOutlived):
+        if isinstance(event, _ANSWERS):
             self._answered(traced, ended_s, describe.answer(event), error)
         if traced.accepted_s is None:
             return
-        values = {names.CONNECTION_ID: event.connection_id, **describe.route(event.route), **describe.end(event)}
+        route = describe.route(event.route)
+        values = {names.CONNECTION_ID: event.connection_id, **route, **describe.end(event)}
         values |= traced.identity
         if traced.omitted:
             values[names.EVENTS_OMITTED] = traced.omitted
+        if error is not None:
+            values[names.ERROR_TYPE] = error
+        accepted_ns, ended_ns = traced.at_ns(traced.accepted_s), traced.at_ns(ended_s)
         span = self._tracer.start_span(
-            " ".join(("websocket", *describe.route(event.route).values())),
+            " ".join(("websocket", *route.values())),
             context=trace.set_span_in_context(NonRecordingSpan(traced.link), Context()),
             kind=SpanKind.INTERNAL,
+            attributes=values,  # not set later: whatever is known at the start is validated once, and a sampler sees it
             links=[trace.Link(traced.link)],
-            start_time=traced.at_ns(traced.accepted_s),
+            start_time=accepted_ns,
         )
-        _fail(span, values, error)
-        span.set_attributes(values)
-        noted, split = traced.events or [], traced.noted_before_close
-        span.add_event("websocket.accept", None, traced.at_ns(traced.accepted_s))
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR))
+        noted, split = traced.events or (), traced.noted_before_close
+        span.add_event("websocket.accept", None, accepted_ns)
         for name, described, at_s in noted[:split]:
             span.add_event(name, described, traced.at_ns(at_s))
-        span.add_event("websocket.close", None, traced.at_ns(ended_s))
+        span.add_event("websocket.close", None, ended_ns)
         for name, described, at_s in noted[split:]:
             span.add_event(name, described, traced.at_ns(at_s))
-        span.end(traced.at_ns(ended_s))
+        span.end(ended_ns)
         traced.accepted_s = traced.events = None
 
     def _message(self, event: MessageSent | MessageLost | MessageHandled, traced: _Traced) -> None:
@@ -272,13 +286,19 @@ def _share(message_spans: object) -> float:
     return float(message_spans)
 
 
-def _carrier(event: Opened) -> dict[str, str]:
-    """Give the headers of the handshake, lines of one name joined as HTTP has it; a propagator takes what it knows."""
-    carrier: dict[str, str] = {}
-    for raw_name, raw_value in event.handshake.headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        carrier[name] = f"{carrier[name]},{value}" if name in carrier else value
-    return carrier
+class _Headers(Getter[Handshake]):
+    """Lets a propagator take the headers that it knows from a handshake, lines of one name joined as HTTP has it."""
+
+    def get(self, carrier: Handshake, key: str) -> list[str] | None:
+        wanted = key.lower().encode("latin-1", "replace")
+        found = [value.decode("latin-1") for name, value in carrier.headers if name.lower() == wanted]
+        return [",".join(found)] if found else None
+
+    def keys(self, carrier: Handshake) -> list[str]:
+        return list({name.decode("latin-1").lower(): None for name, _ in carrier.headers})
+
+
+_HEADERS = _Headers()
 
 
 def _around(event: MessageSent | MessageLost | MessageHandled, traced: _Traced) -> Context:
@@ -286,12 +306,6 @@ def _around(event: MessageSent | MessageLost | MessageHandled, traced: _Traced) 
     current, handshake = trace.get_current_span().get_span_context(), otel_context.get_value(HANDSHAKE_KEY)
     is_own = current.is_valid and current not in (handshake, traced.link)
     return otel_context.get_current() if is_own and not isinstance(event, MessageHandled) else Context()
-
-
-def _fail(span: Span, values: describe.Values, error: str | None) -> None:
-    if error is not None:
-        values[names.ERROR_TYPE] = error
-        span.set_status(Status(StatusCode.ERROR))
 
 
 def _restore(token: Any) -> None:
