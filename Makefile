@@ -12,7 +12,7 @@ CODE := asgi_ws_guard tests examples benchmarks docs
 FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest-mock python-dotenv python-multipart pyyaml \
 	trio trustme typing_extensions watchfiles wsproto cryptography
 
-.PHONY: demo test lint types unit transparency compatibility bench bench-policies chaos venv clean
+.PHONY: demo test lint types unit transparency compatibility model mutants fuzz bench bench-policies chaos venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asgi-ws-guard demo
@@ -58,6 +58,20 @@ bench-policies: $(VENV)/.dev
 # 100,000 seeded clients over all servers; CHAOS="--seed 7 --connections 20000 --servers hypercorn" replays or narrows.
 chaos: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
+
+# Whole connections under every interleaving that seeds make; `make model SEED=1 STEPS=1000000`. About two minutes.
+STEPS ?= 1000000
+model: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m model --steps $(STEPS) $(if $(SEED),--seed $(SEED))
+
+# The guard, broken in one line at a time: the model must find each. About twenty minutes.
+mutants: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m model.mutants --steps $(STEPS)
+
+# Foreign input of every kind; `make fuzz EXAMPLES=20000`.
+EXAMPLES ?= 5000
+fuzz: $(VENV)/.dev
+	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz --hypothesis-show-statistics
 
 $(VENV)/bin/python:
 	@test -n "$(INTERPRETER)" || { echo "PYTHON=$(PYTHON): there is no such interpreter"; exit 2; }

@@ -147,6 +147,11 @@ class Reader:
         task.cancel()
         await asyncio.wait({task}, timeout=STOP_S)
 
+    def cancel(self) -> None:
+        """Stop the pump without waiting for it."""
+        if self._task is not None:
+            self._task.cancel()
+
     async def wait(self) -> None:
         """Wait until something may have changed for a receiver; looks again are the caller's."""
         flag = self._loop.flag()

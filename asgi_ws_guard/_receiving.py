@@ -362,7 +362,13 @@ class Receiving:
             await self._reader.stop()
 
     def finish(self) -> None:
-        """Let go of what only an open connection needs: an application may keep its handle for as long as it likes."""
+        """
+        Let go of what only an open connection needs: an application may keep its handle for as long as it likes.
+
+        Another task's `receive`, or the watch, may have started the pump again while `stop` waited for it.
+        """
+        if self._reader is not None:
+            self._reader.cancel()
         self._context = None
         if self._held is not None:
             self._held[1].cancel()

@@ -546,7 +546,9 @@ class Session:
         if self.connection.state is not State.OPEN or not self.connection.answers:
             code = None  # also when the server did not take the accept: a close would be a denial (403) to it
         self.end(DropReason.HANDLER_DONE, status, code)
-        if code is not None:
+        if code is None:
+            self.has_ended()  # before anything is awaited: no close comes that would shut the path
+        else:
             await self.sending.close(code, "", keep_errors=error is None)
 
     def _close_books(self, error: BaseException | None) -> tuple[Event, ...]:

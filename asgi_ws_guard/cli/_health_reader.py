@@ -89,7 +89,7 @@ class HealthReader:
                 dropped=_numbers(stats.get("messages", {}).get("dropped", {})),
                 ends=_numbers(stats.get("ends_by_status", {})),
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # JSON may say Infinity
             return None
 
     def _get(self, path: str) -> dict[str, Any] | None:
@@ -98,7 +98,7 @@ class HealthReader:
             connection.request("GET", path + self._query, headers={"Connection": "close"})
             answer = connection.getresponse()
             body = json.loads(answer.read(MAX_BODY_BYTES)) if answer.status in (200, 503) else None
-        except (OSError, http.client.HTTPException, ValueError):
+        except (OSError, http.client.HTTPException, ValueError, RecursionError):  # the last by brackets in brackets
             return None
         finally:
             connection.close()

@@ -8,6 +8,7 @@ import inspect
 import pytest
 
 from asgi_ws_guard import (
+    ConnectionHandle,
     DropReason,
     LateSend,
     Leaked,
@@ -356,5 +357,31 @@ def test_a_server_whose_send_never_suspends_starves_nobody(wants_messages: bool)
         guard = WebSocketGuardMiddleware(app, observers=(Recorder(wants_messages=wants_messages),))
         await server.call(guard)
         assert guard.totals().sent == 10_240 + 3 * GRANT
+
+    run(main)
+
+
+def test_a_late_message_is_dropped_while_the_guard_stops_reading() -> None:
+    """A handler is done and no close is wanted: what another task sends until the guard is done is late."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            sending.append(asyncio.create_task(send_when_over(scope["asgi_ws_guard.connection"], send)))
+            await asyncio.sleep(2.0)  # until the guard reads ahead, which it has to stop
+
+        async def send_when_over(handle: ConnectionHandle, send: Send) -> None:
+            while handle.is_open:
+                await asyncio.sleep(0 if asyncio.get_running_loop().time() >= 2.0 else 0.1)
+            await send(TEXT)
+
+        sending: list[asyncio.Task[None]] = []
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=(), close_on_return=None))
+        await sending[0]
+        assert server.sent == [ACCEPT]
 
     run(main)

@@ -641,3 +641,31 @@ def test_ordinary_messages_read_no_clock(pause_s: float) -> None:
         assert asked == []
 
     _serve(handler)
+
+
+@pytest.mark.usefixtures("_server_kind")
+def test_nobody_reads_for_a_receiver_that_outlives_the_handler() -> None:
+    """Another task's `receive` may start the reading again while it is being stopped: it ends with the handler."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            await asyncio.sleep(SOON_S)
+            receivers.append(asyncio.ensure_future(receive()))
+            await asyncio.sleep(0)
+            await send(CLOSE)
+            await asyncio.sleep(0)  # the end has woken the receiver; the server's own disconnect never comes
+
+        receivers: list[asyncio.Future[Message]] = []
+        server.connect()
+        before = asyncio.all_tasks()
+        await server.call(WebSocketGuardMiddleware(app, observers=()))
+        assert (await receivers[0])["code"] == 4001
+        await asyncio.sleep(SOON_S)
+        assert asyncio.all_tasks() == before
+        assert server.receives == 0
+
+    run(main)

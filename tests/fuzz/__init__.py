@@ -1,0 +1,1 @@
+"""Fuzzing of all that takes foreign input; what was found stays as a plain test."""
