@@ -12,7 +12,7 @@ CODE := asgi_ws_guard tests examples benchmarks docs
 FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest-mock python-dotenv python-multipart pyyaml \
 	trio trustme typing_extensions watchfiles wsproto cryptography
 
-.PHONY: demo test lint types unit transparency compatibility model mutants fuzz bench bench-policies chaos venv clean
+.PHONY: demo test lint types unit transparency compatibility model mutants fuzz bench bench-more chaos venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asgi-ws-guard demo
@@ -49,11 +49,12 @@ bench:
 	$(VENV)-bench/bin/python -m pip install --quiet --editable ".[cli,otel]" --group bench
 	$(VENV)-bench/bin/python -m benchmarks.report $(BENCH)
 
-# What the report does not have: the timers of idle connections, and what limits cost and hold back.
-bench-policies: $(VENV)/.dev
+# What the report does not have: the timers of idle connections, what limits cost and hold back, and the hub.
+bench-more: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.watch
 	$(BIN)/python -m benchmarks.limits
 	$(BIN)/python -m benchmarks.flood
+	$(BIN)/python -m benchmarks.hub
 
 # 100,000 seeded clients over all servers; CHAOS="--seed 7 --connections 20000 --servers hypercorn" replays or narrows.
 chaos: $(VENV)/.dev

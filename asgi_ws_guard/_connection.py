@@ -251,7 +251,7 @@ class Connection:
 
         Args:
             at_s: Now, in seconds.
-            because: What ends it; any reason but `DropReason.POLICY`.
+            because: What ends it; any reason that is not in `EARLY_DROPS`.
             status: The class of the end.
             code: Close code, None when none is known or sent.
             reason: Close reason.

@@ -22,7 +22,7 @@ from ._close import CloseStatus, Initiator, _Word
 
 
 class DropReason(_Word):
-    """Why a late send was dropped."""
+    """Why a message was dropped: what ended the connection before, or the last three, which drop before the end."""
 
     CLIENT_DISCONNECTED = "client_disconnected"
     APP_CLOSED = "app_closed"
@@ -31,6 +31,12 @@ class DropReason(_Word):
     TRANSPORT_LOST = "transport_lost"
     GUARD_CLOSED = "guard_closed"
     POLICY = "policy"
+    OUTBOX_FULL = "outbox_full"
+    SUPERSEDED = "superseded"
+
+
+EARLY_DROPS = frozenset({DropReason.POLICY.value, DropReason.OUTBOX_FULL.value, DropReason.SUPERSEDED.value})
+"""The reasons for which a message is dropped although the connection is open."""
 
 
 @dataclass(frozen=True, slots=True)

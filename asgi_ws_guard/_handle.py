@@ -7,6 +7,7 @@ it for its handler; the tasks that the handler creates inherit it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -124,6 +125,18 @@ class ConnectionHandle:
         Returns at once when the connection has ended. Any number of tasks may wait; cancelling one is harmless.
         """
         await self._session.wait_closed()
+
+    def on_end(self, call: Callable[[ConnectionHandle], object]) -> None:
+        """
+        Call somebody at the end of the connection, whoever ends it; at once when it has ended.
+
+        It is called once, on the event loop's thread, in whatever task brought the end about, before any other task
+        can run: membership in a collection that is given up there is never seen of a connection that is gone.
+
+        Args:
+            call: A plain function that takes this handle and does not block; what it raises is logged.
+        """
+        self._session.on_end(call)
 
 
 def current_connection() -> ConnectionHandle:

@@ -8,6 +8,8 @@ It owns the core's `Connection` and all that belongs to one connection; nothing 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._adapter import HANDLE_KEY
@@ -20,6 +22,7 @@ from ._events import (
     Abandoned,
     Books,
     DropReason,
+    Ended,
     Event,
     Handshake,
     Identified,
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
 _NOBODY: frozenset[int] = frozenset()
 MAX_KINDS = 32
 """Kinds of decisions of one connection that are told apart, but for one more of each policy and decision."""
+_log = logging.getLogger("asgi_ws_guard")
 
 
 class Session:
@@ -90,6 +94,7 @@ class Session:
     __slots__ = (
         "_absorbed",
         "_dispatch",
+        "_end_calls",
         "_end_flag",
         "_is_end_told",
         "_ledger",
@@ -150,6 +155,7 @@ class Session:
         self._outer: ConnectionHandle | None = None
         self._absorbed: BaseException | None = None
         self._reported = _NOBODY
+        self._end_calls: list[Callable[[ConnectionHandle], object]] | None = None
         self._end_flag: Flag | None = None
         self._is_end_told = False
         self.is_zombie = False
@@ -379,6 +385,24 @@ class Session:
             events = tuple(event for event in events if isinstance(event, Terminal | Leaked))
         if events and self._dispatch.observers:
             self._reported = self._dispatch.tell(events, self._reported)
+        if self._end_calls is not None and any(isinstance(event, Ended) for event in events):
+            calls, self._end_calls = self._end_calls, None
+            for call in calls:
+                self._call_at_end(call)
+
+    def on_end(self, call: Callable[[ConnectionHandle], object]) -> None:
+        """
+        Call somebody when the end is committed, before any other task hears of it; at once when it has been.
+
+        Args:
+            call: Is given the handle. What it raises is logged.
+        """
+        if self.connection.ended is not None:
+            self._call_at_end(call)
+        elif self._end_calls is None:
+            self._end_calls = [call]
+        else:
+            self._end_calls.append(call)
 
     def drop(self, reason: DropReason) -> None:
         """
@@ -534,6 +558,12 @@ class Session:
         if self.receiving.stop_before_close:
             self.path.block_reads()
         self._watch.add(self)
+
+    def _call_at_end(self, call: Callable[[ConnectionHandle], object]) -> None:
+        try:
+            call(self.handle)
+        except Exception as error:  # noqa: BLE001 - it is the caller's of nobody: the end goes on for all others
+            _log.error("what was to be called at the end of a connection raised", exc_info=error)
 
     async def _end_for_handler(self, error: BaseException | None) -> None:
         """Close for a handler that is done; a handshake without an answer is left to the server."""

@@ -88,10 +88,22 @@ async def talk(port: int) -> None:
             ]
 
 
-@pytest.mark.parametrize("name", ["app", "guarded"])
+def test_the_chat_on_the_hub_logs_none_of_them(tmp_path: Path) -> None:
+    """Nor does the one that was rewritten."""
+    assert run_incident("examples.fastapi_hub:app", tmp_path / "log") == NOTHING
+
+
+def test_the_chat_on_the_hub_is_shorter() -> None:
+    """The same application in fewer lines, without a manager and without an ``except``."""
+    chat, hub = ((EXAMPLES / f"fastapi_{name}.py").read_text() for name in ("chat", "hub"))
+    assert hub.count("\n") < chat.count("\n") * 2 / 3
+    assert "except" not in hub
+
+
+@pytest.mark.parametrize("name", ["fastapi_chat:app", "fastapi_chat:guarded", "fastapi_hub:app"])
 def test_the_chat_is_a_chat(name: str, tmp_path: Path) -> None:
-    """Rooms, personal messages, broadcasts and history work, with the guard as without."""
-    with running_server(f"examples.fastapi_chat:{name}", log=tmp_path / "log") as server:
+    """Rooms, personal messages, broadcasts and history work, with the guard as without, and on the hub."""
+    with running_server(f"examples.{name}", log=tmp_path / "log") as server:
         asyncio.run(talk(server.port))
 
 

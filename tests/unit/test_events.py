@@ -122,4 +122,5 @@ def test_the_reasons_of_a_drop_are_words() -> None:
     """The reasons are a finite set of lower-case words, fit for a metric attribute."""
     assert {str(reason) for reason in DropReason} == {
         *("client_disconnected", "app_closed", "denied", "handler_done", "transport_lost", "guard_closed", "policy"),
+        *("outbox_full", "superseded"),
     }

@@ -142,3 +142,25 @@ def test_wait_closed_returns_at_every_end(how: str) -> None:
         assert isinstance(task.exception(), ValueError) == (how == "raise")
 
     run(main)
+
+
+def test_the_end_calls_whoever_asked_for_it_once() -> None:
+    """In the middle of it, before any other task runs; at once when it is over; a failure harms nobody else."""
+    called: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        handle = current_connection()
+        handle.on_end(lambda one: called.append(("first", one is handle, one.close_code)))
+        handle.on_end(lambda _: 1 / 0)
+        handle.on_end(lambda _: called.append("third"))
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4001})
+        handle.on_end(lambda _: called.append("late"))
+
+    async def main() -> None:
+        server = ScriptedServer()
+        task = server.call(WebSocketGuardMiddleware(app, observers=()))
+        await task
+
+    run(main)
+    assert called == [("first", True, 4001), "third", "late"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..._events import Books, DropReason
+from ..._events import EARLY_DROPS, Books
 from ..._plugin import Tally
 
 
@@ -61,7 +61,8 @@ class ConnectionRecord:
     @property
     def late_sends(self) -> int:
         """Number of messages that were dropped because the connection had ended."""
-        return 0 if self.books is None else self.books.dropped_total - self.books.dropped.get(DropReason.POLICY, 0)
+        dropped = {} if self.books is None else self.books.dropped
+        return sum(number for reason, number in dropped.items() if reason not in EARLY_DROPS)
 
     def as_dict(self) -> dict[str, object]:
         """Give everything as words and numbers, ready for JSON."""

@@ -1,0 +1,153 @@
+"""
+Sends on a connection for somebody who is not its handler, without a task as long as the server takes the message.
+
+A message goes the application's way (`Path.send`), so policies, observers and books know of it. It runs in the context
+that the guard was called in, not in the sender's: to the guard it is nobody's handler that sends, and what stands
+around the guard finds its own variables. The caller keeps the order: one `begin` at a time, and none while one is
+unfinished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ._close import CloseStatus, legal_reason
+from ._events import DropReason
+from ._state import State
+from ._types import Message
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+_DONE = object()
+
+
+class Outlet:
+    """One sender's way out on one connection."""
+
+    __slots__ = ("_connection", "_run", "_send", "_session")
+
+    def __init__(self, session: Session) -> None:
+        """
+        Make a way out.
+
+        Args:
+            session: The connection's session, on an asyncio loop.
+        """
+        self._session = session
+        self._connection = session.connection
+        self._send = session.path.send
+        self._run = session.receiving.context.copy().run
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a message that is sent now goes to the server."""
+        return self._connection.state is State.OPEN
+
+    @property
+    def why_dropped(self) -> DropReason:
+        """What ended the connection, and so why a message is dropped."""
+        end = self._connection.ended
+        return DropReason.HANDLER_DONE if end is None else end.because
+
+    def begin(self, message: Message) -> Unfinished | None:
+        """
+        Send a message as far as it goes without waiting.
+
+        The server's `send` is stepped by hand in the running task, of which it must not make itself a part: no server
+        arms a timeout or asks for its task there (uvicorn 0.54, hypercorn 0.18, granian 2.8, daphne 4.2).
+
+        Args:
+            message: A `websocket.send`; the connection is open.
+
+        Returns:
+            None when the server has taken it, or has said that the peer is gone; else the rest, to be awaited in a
+            task of its own.
+
+        Raises:
+            Exception: What the server raised, unless it says that the peer is gone; the message counts as failed.
+            ConnectionClosed: The peer is gone, and the guard's option ``late_sends`` is "raise".
+        """
+        iterator: Any = self._send(message).__await__()
+        first = self._run(next, iterator, _DONE)
+        return None if first is _DONE else Unfinished(iterator, first, self._run)
+
+    def drop(self, reason: DropReason | None = None) -> DropReason:
+        """
+        Count a message that is not sent.
+
+        Args:
+            reason: Why; None: because of what ended the connection.
+
+        Returns:
+            The reason.
+        """
+        why = reason or self.why_dropped
+        self._session.drop(why)
+        return why
+
+    def time_out(self, timeout_s: float) -> None:
+        """
+        End the connection: the peer did not take a message in time.
+
+        Args:
+            timeout_s: The time that it had.
+        """
+        self._session.send_timed_out(timeout_s)
+
+    def end(self, code: int, reason: str, status: CloseStatus) -> Awaitable[None] | None:
+        """
+        End the connection for the guard.
+
+        Args:
+            code: Close code that may be sent.
+            reason: Close reason.
+            status: The class of the end.
+
+        Returns:
+            What sends the close, to be awaited in a task; None when the connection has ended before.
+        """
+        session = self._session
+        if session.connection.ended is not None:
+            return None
+        reason = legal_reason(reason)
+        session.end(DropReason.GUARD_CLOSED, status, code, reason)
+        return session.sending.close(code, reason, keep_errors=False)
+
+
+class Unfinished:
+    """
+    A send that the server has not finished; awaiting it goes on where it stopped.
+
+    What it waits for was given to nobody yet, so it is given to the task that awaits this, which is the first and only
+    one to see it: a future that is done meanwhile is no exception.
+    """
+
+    __slots__ = ("_first", "_iterator", "_run")
+
+    def __init__(self, iterator: Iterator[Any], first: object, run: Callable[..., Any]) -> None:
+        """
+        Keep a send.
+
+        Args:
+            iterator: Of the coroutine.
+            first: What it waits for.
+            run: Runs a call in the context that the coroutine was begun in.
+        """
+        self._iterator: Any = iterator
+        self._first = first
+        self._run = run
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for, run, iterator = self._first, self._run, self._iterator
+        while True:
+            step, argument = iterator.send, None
+            try:
+                argument = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - it is the coroutine's, a cancellation too
+                step, argument = iterator.throw, error
+            try:
+                waits_for = run(step, argument)
+            except StopIteration:
+                return
