@@ -7,6 +7,7 @@ One WebSocket contract on every ASGI server and in every framework.
 from __future__ import annotations
 
 from ._close import CloseCode, CloseStatus, Initiator, may_send
+from ._drain import DrainReport
 from ._events import (
     Abandoned,
     Accepted,
@@ -14,6 +15,7 @@ from ._events import (
     CallSite,
     CloseAdjusted,
     Closed,
+    Draining,
     DropReason,
     Ended,
     Event,
@@ -40,6 +42,7 @@ from ._events import (
 from ._exceptions import ConfigurationError, ConnectionClosed, GuardError, ProtocolError
 from ._handle import ConnectionHandle, current_connection
 from ._middleware import WebSocketGuardMiddleware
+from ._options import Drain
 from ._plugin import (
     ALLOW,
     Allow,
@@ -79,6 +82,9 @@ __all__ = [
     "Decision",
     "Delay",
     "Deny",
+    "Drain",
+    "DrainReport",
+    "Draining",
     "Drop",
     "DropReason",
     "Ended",

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from ._exceptions import ConfigurationError
 from ._layers import is_guarded
 from ._middleware import WebSocketGuardMiddleware
+from ._options import Drain
 from ._target import TargetError, load_application, load_target
 from ._types import Receive, Scope, Send
 
@@ -66,6 +67,10 @@ def _objects(word: str, value: object) -> Callable[[str], object]:
     return read
 
 
+def _deadline(text: str) -> Drain:
+    return Drain(deadline_s=float(text))
+
+
 _NAMES = "names such as package.module:attribute or package.module:Class(), separated by commas"
 _CODE = "a close code that may be sent (1000 to 1014, 3000 to 4999), or none"
 
@@ -80,6 +85,7 @@ VARIABLES: Mapping[str, Variable] = {
     "observers": Variable(_objects("default", None), f"default, none, or {_NAMES}", names_objects=True),
     "policies": Variable(_objects("none", ()), f"none, or {_NAMES}", names_objects=True),
     "adapters": Variable(_objects("auto", "auto"), f"auto, none, or {_NAMES}", names_objects=True),
+    "drain": Variable(_or_none(_deadline), "the deadline of a drain, a number of seconds, more than 0, or none"),
     "health_path": Variable(_or_none(str), "a path that begins with /, or none"),
     "health_token": Variable(_or_none(str), "a token, or none", is_secret=True),
 }

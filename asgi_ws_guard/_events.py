@@ -262,6 +262,18 @@ class ReadAheadFull(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Draining(Event):
+    """
+    The process is about to end: the connection will be closed soon, and its handler stopped at the deadline.
+
+    Attributes:
+        deadline_s: Seconds from now until the handler is cancelled.
+    """
+
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerStopped(Event):
     """A handler that went on after the end was stopped (G4)."""
 

@@ -114,6 +114,20 @@ class ConnectionHandle:
         self._session.identify(replace(identity, expires_unix_s=expires_unix_s))
 
     @property
+    def is_draining(self) -> bool:
+        """Whether the process is about to end: the connection will be closed soon, and then its handler stopped."""
+        return self._session.is_draining
+
+    async def wait_draining(self) -> None:
+        """
+        Wait until `is_draining`: for a handler that wants to finish its work before it is closed.
+
+        It does not return at the end of a connection that is not drained. Any number of tasks may wait; cancelling one
+        is harmless.
+        """
+        await self._session.wait_draining()
+
+    @property
     def books(self) -> Books:
         """What became of every message so far, frozen."""
         return self._session.books()

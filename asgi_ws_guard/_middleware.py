@@ -18,14 +18,16 @@ from asgiref.compatibility import guarantee_single_callable
 
 from ._adapter import HANDLE_KEY
 from ._dispatch import Dispatch
+from ._drain import DrainReport
 from ._events import Books
 from ._exceptions import ConfigurationError
 from ._ledger import Ledger
 from ._loops import AsyncioLoop, TrioLoop, running_loop
-from ._options import Apply, LateSends, check_adapters, check_observers, check_options
+from ._options import Apply, Drain, LateSends, check_adapters, check_observers, check_options
 from ._plugin import MessagePolicy, Observer, Policy
 from ._scope import whole_scope
 from ._session import Session
+from ._sigterm import drained_first, hold
 from ._types import ASGIApp, Receive, Scope, Send
 from ._watch import Watch
 
@@ -53,6 +55,8 @@ class WebSocketGuardMiddleware:
         policies: Objects with a method ``admit`` or ``message`` that are asked before.
         adapters: Names of adapters, applied as soon as their frameworks are imported, and callables, called once, now;
             "auto": all that there are; (): none by this guard.
+        drain: How the connections are brought to their end on SIGTERM, before the server hears of it, and at the latest
+            at the lifespan's shutdown; None: both are left to the server. See `drain` for doing it by hand.
         health_path: Answer http requests at this path and below it as `health_app` does; None: answer none.
         health_token: The token of that `health_app`; None: no list of connections.
 
@@ -74,6 +78,7 @@ class WebSocketGuardMiddleware:
         observers: Iterable[Observer] | None = None,
         policies: Iterable[Policy | MessagePolicy] = (),
         adapters: Literal["auto"] | Sequence[str | Apply] = "auto",
+        drain: Drain | None = None,
         health_path: str | None = None,
         health_token: str | None = None,
     ) -> None:
@@ -88,6 +93,7 @@ class WebSocketGuardMiddleware:
             send_timeout_s=send_timeout_s,
             close_codes=(close_on_return, close_on_error),
             policies=policies,
+            drain=drain,
         )
         heard = _default_observers() if observers is None else check_observers(observers)
         registry, self._health = _health(health_path, health_token)
@@ -101,21 +107,26 @@ class WebSocketGuardMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
         if scope.get("type") != "websocket" or HANDLE_KEY in scope:
+            is_lifespan = scope.get("type") == "lifespan"
+            if is_lifespan and self._options.drain is not None:
+                receive = drained_first(receive, self.drain)
             try:
                 await (self._health(scope) or self.app)(scope, receive, send)
             finally:
-                if scope.get("type") == "lifespan":
+                if is_lifespan:
                     self._dispatch.flush()
             return
         self._adapters.look()
         whole = whole_scope(scope)
+        watch = self._watch()
+        self._hold(watch)
         session = Session(
             secrets.token_hex(8),
             whole,
             self._options,
             dispatch=self._dispatch,
             ledger=self._ledger,
-            watch=self._watch(),
+            watch=watch,
         )
         raised: BaseException | None = None
         try:
@@ -153,6 +164,35 @@ class WebSocketGuardMiddleware:
             Costs a few microseconds per live connection.
         """
         return self._ledger.totals()
+
+    async def drain(self, drain: Drain | None = None) -> DrainReport:
+        """
+        Bring all connections of the running event loop to their end, and admit nobody any more.
+
+        Handshakes are denied with 503 and ``Retry-After``; connections are told (`ConnectionHandle.is_draining`, the
+        event `Draining`), closed a batch at a time, and their handlers cancelled at the deadline. A second call joins
+        the first. Cancelling who waits does not stop the drain, and is logged. A handler that calls it is one of those
+        who are waited for.
+
+        Args:
+            drain: How; None: as the option says, or as `Drain` does by default.
+
+        Returns:
+            What became of the connections.
+
+        Raises:
+            ConfigurationError: It is no `Drain`.
+        """
+        if drain is not None and not isinstance(drain, Drain):
+            raise ConfigurationError("drain", drain, "a Drain, or None")
+        return await self._watch().drain.run(drain or self._options.drain or Drain())
+
+    def _hold(self, watch: Watch) -> None:
+        """Drain on SIGTERM, from the first connection of an event loop on: by then its server has its own handler."""
+        drain = self._options.drain
+        if drain is not None and not watch.is_held and isinstance(watch.loop, AsyncioLoop):
+            watch.is_held = True
+            hold(asyncio.get_running_loop(), lambda: watch.drain.start(drain))
 
     def _watch(self) -> Watch:
         """Give the watch of the running loop; under trio, where it has no timer, one does for all loops."""

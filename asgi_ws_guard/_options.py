@@ -12,13 +12,66 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ._close import may_send
+from ._close import CloseCode, may_send
 from ._exceptions import ConfigurationError
 from ._plugin import MessagePolicy, Observer, Policy
 
 LateSends = Literal["drop", "raise"]
 Apply = Callable[[], object]
 """An adapter of the application's own; called once, when a guard is built."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """
+    How the connections of a process that is about to end are brought to theirs.
+
+    Attributes:
+        deadline_s: Seconds until the handlers that still run are cancelled, more than 0. Every close is asked for in
+            the first half of them.
+        notice_s: Seconds between telling the connections and the first close, at most a quarter of `deadline_s`: for
+            handlers that end by themselves.
+        stop_s: Seconds that a cancelled handler gets to clean up, 0 or more; then it is reported as still running.
+        batch: Connections that are closed at once, 1 or more; more, where that would not fit into half the deadline.
+        every_s: Seconds from one batch to the next on average, each between half and one and a half of it; 0 or more.
+        code: Close code that may be sent: 1012 asks the client to come again, 1001 says no more than that we go.
+        retry_after_s: Whole seconds, the least and the most, that a client is asked to wait: in the close reason, as
+            ``retry_after=12``, and in the header ``Retry-After`` of a denial. By chance, for each client another.
+
+    Raises:
+        ConfigurationError: One of them is not allowed.
+    """
+
+    deadline_s: float = 10.0
+    notice_s: float = 0.0
+    stop_s: float = 1.0
+    batch: int = 100
+    every_s: float = 0.1
+    code: int = int(CloseCode.SERVICE_RESTART)
+    retry_after_s: tuple[int, int] = (1, 30)
+
+    def __post_init__(self) -> None:
+        deadline_s = _number("deadline_s", self.deadline_s, "a number of seconds, more than 0", zero=False)
+        allowed = "a number of seconds, 0 or more"
+        notice_s = _number("notice_s", self.notice_s, allowed, zero=True)
+        if notice_s > deadline_s / 4:
+            raise ConfigurationError("notice_s", self.notice_s, f"at most a quarter of deadline_s={deadline_s:g}")
+        _number("stop_s", self.stop_s, allowed, zero=True)
+        _number("every_s", self.every_s, allowed, zero=True)
+        if not _is_whole(self.batch) or self.batch < 1:
+            raise ConfigurationError("batch", self.batch, "a whole number, 1 or more")
+        if _code("code", self.code) is None:
+            raise ConfigurationError("code", self.code, f"{_CODES}")
+        wait = self.retry_after_s
+        if not isinstance(wait, Sequence) or len(wait) != 2 or not all(map(_is_whole, wait)):
+            raise ConfigurationError("retry_after_s", wait, _WAIT)
+        if not 0 <= wait[0] <= wait[1] <= MAX_RETRY_AFTER_S:
+            raise ConfigurationError("retry_after_s", wait, _WAIT)
+
+
+MAX_RETRY_AFTER_S = 86_400
+_CODES = "a close code that may be sent (1000 to 1014, 3000 to 4999)"
+_WAIT = f"two whole numbers of seconds, the lesser one first, 0 to {MAX_RETRY_AFTER_S}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +87,7 @@ class Options:
     close_on_error: int | None
     policies: tuple[Policy, ...]
     message_policies: tuple[MessagePolicy, ...]
+    drain: Drain | None
 
 
 def check_options(
@@ -45,6 +99,7 @@ def check_options(
     send_timeout_s: object,
     close_codes: tuple[object, object],
     policies: object,
+    drain: object,
 ) -> Options:
     """
     Check every option but the observers.
@@ -59,6 +114,8 @@ def check_options(
         raise ConfigurationError("late_sends", late_sends, "'drop' or 'raise'")
     if not isinstance(watch, bool):
         raise ConfigurationError("watch", watch, "True or False")
+    if drain is not None and not isinstance(drain, Drain):
+        raise ConfigurationError("drain", drain, "a Drain, or None")
     on_return, on_error = close_codes
     asked = _policies(policies)
     return Options(
@@ -71,6 +128,7 @@ def check_options(
         close_on_error=_code("close_on_error", on_error),
         policies=tuple(policy for policy in asked if _has(policy, "admit")),
         message_policies=tuple(policy for policy in asked if _has(policy, "message")),
+        drain=drain,
     )
 
 
@@ -158,5 +216,9 @@ def _code(option: str, value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not may_send(value):
-        raise ConfigurationError(option, value, "a close code that may be sent (1000 to 1014, 3000 to 4999), or None")
+        raise ConfigurationError(option, value, f"{_CODES}, or None")
     return int(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

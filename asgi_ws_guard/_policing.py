@@ -44,16 +44,29 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
         if decision.identity is not None:
             session.identify(decision.identity)
         return True
+    await refuse(session, policy, decision, send)
+    return False
+
+
+async def refuse(session: Session, policy: str, decision: Deny, send: Send) -> None:
+    """
+    Deny a handshake, of which the application has not heard.
+
+    Args:
+        session: The connection's session.
+        policy: Name of the policy.
+        decision: What it said.
+        send: The server's `send`.
+    """
     session.release()
     session.decided(policy, "deny", decision.reason)
     session.tell(session.connection.deny(session.loop.time(), status=decision.end, response_status=decision.status))
     try:
-        await deny(decision, send, can_answer=handshake.can_deny)
+        await deny(decision, send, can_answer=session.connection.can_deny)
     except Exception as error:
         if not peer_lost(error):
             raise
     session.has_ended()
-    return False
 
 
 async def passes(session: Session, message: Message) -> bool:

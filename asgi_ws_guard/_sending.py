@@ -241,6 +241,10 @@ class Sending:
         if cancel_after_s is not None and self._session.task is not None:
             self._lingering().cancel_in(cancel_after_s, only_loops=False)
 
+    def stop_handler(self) -> None:
+        """Cancel the handler of an ended connection now, and again for as long as it swallows that."""
+        self._lingering().cancel_in(0.0, only_loops=False)
+
     def handler_done(self) -> bool:
         """
         Stop no handler any more.

@@ -16,11 +16,13 @@ from ._adapter import HANDLE_KEY
 from ._admission import release
 from ._close import CloseCode, CloseStatus, Initiator
 from ._connection import Connection, End
+from ._drain import POLICY as DRAIN
 from ._edge import without_disconnects
 from ._entrance import Entrance
 from ._events import (
     Abandoned,
     Books,
+    Draining,
     DropReason,
     Ended,
     Event,
@@ -39,7 +41,7 @@ from ._gates import one_gate
 from ._handle import ConnectionHandle, _current
 from ._path import Path
 from ._plugin import OVERFLOW
-from ._policing import admits
+from ._policing import admits, refuse
 from ._receiving import Receiving
 from ._route import route_of
 from ._scope import can_deny, handshake_of, hide
@@ -48,7 +50,7 @@ from ._servers import cancel_loses_messages
 from ._state import State
 from ._telling import Telling
 from ._terms import NO_TERMS, Terms, shown
-from ._timing import Timing
+from ._timing import Passed, Timing
 from ._types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -96,10 +98,12 @@ class Session:
         "_dispatch",
         "_end_calls",
         "_end_flag",
+        "_is_asking",
         "_is_end_told",
         "_ledger",
         "_outer",
         "_reported",
+        "_runner",
         "_scheme",
         "_scope",
         "_timing",
@@ -138,6 +142,8 @@ class Session:
         self.connection = Connection(connection_id, at_s=loop.time(), can_deny=can_deny(scope))
         self.handle = ConnectionHandle(self)
         self.task: object | None = loop.current_task()
+        self._runner = self.task
+        self._is_asking = False
         self._dispatch = dispatch
         self._ledger = ledger
         self._watch = watch
@@ -187,9 +193,15 @@ class Session:
             handshake = handshake_of(scope, self.connection_id)
             self.tell((Opened(self.connection_id, self.loop.time(), handshake),))
         await self.receiving.connect()
+        if await self._is_refused(send):
+            return False
         if handshake is None or not self.options.policies:
             return True
+        self._is_asking = True
         is_admitted = await admits(self, handshake, send)
+        self._is_asking = False
+        if is_admitted and await self._is_refused(send):
+            return False
         hide(scope, self.terms.hidden_subprotocols)
         if is_admitted and self.terms is not NO_TERMS:
             self._agree(receive, send)
@@ -243,7 +255,7 @@ class Session:
         self.end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
         self.has_ended()
         self.find_route()
-        self._scope = None
+        self._scope = self._runner = None
         if self._timing is not None:
             self._timing.stop()
         self.receiving.leave()
@@ -523,12 +535,64 @@ class Session:
         if self.entrance is not None:
             self.entrance.ended()
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the connections of this event loop are brought to their end."""
+        return self._watch.drain.is_begun
+
+    async def wait_draining(self) -> None:
+        """Wait until that begins."""
+        await self._watch.drain.wait()
+
+    def tell_draining(self, deadline_s: float) -> None:
+        """
+        Tell the observers that the connection will be closed soon.
+
+        Args:
+            deadline_s: Seconds until its handler is stopped.
+        """
+        if self.connection.ended is None:
+            self.tell((Draining(self.connection_id, self.loop.time(), deadline_s),))
+
+    def leave(self, farewell: Passed) -> None:
+        """
+        Close the connection, or deny its handshake, in a task of the guard's; who is being asked about is denied later.
+
+        Args:
+            farewell: Why, and with which close.
+        """
+        if self.connection.ended is None and not self._is_asking:
+            if self._timing is None:
+                self._timing = Timing(self, self._watch.wheel)
+            self._timing.leave(farewell)
+
+    def give_up_close(self) -> None:
+        """Let the handler hear of the end although the server has not taken the close."""
+        if self._timing is not None:
+            self._timing.give_up()
+
+    def stop_handler(self) -> None:
+        """Cancel the handler, or what the guard still does for one that is done."""
+        self.end(DropReason.GUARD_CLOSED, CloseStatus.SHUTDOWN, CloseCode.ABNORMAL_CLOSURE.value)
+        self.has_ended()
+        if self.task is not None:
+            self.sending.stop_handler()
+        elif isinstance(self._runner, asyncio.Task):
+            self._runner.cancel()
+
     async def wait_closed(self) -> None:
         """Wait for the end."""
         if not self._is_end_told:
             if self._end_flag is None:
                 self._end_flag = self.loop.flag()
             await self._end_flag.wait()
+
+    async def _is_refused(self, send: Send) -> bool:
+        """Deny the handshake when it comes in a drain, and say whether it did."""
+        is_refused = self.is_draining and self.connection.ended is None
+        if is_refused:
+            await refuse(self, DRAIN, self._watch.drain.denial(), send)
+        return is_refused
 
     def _agree(self, receive: Receive, send: Send) -> None:
         """Keep to the terms on which the client was let in."""

@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ._close import CloseCode, CloseStatus, legal_code
@@ -37,10 +38,43 @@ STOP_S = 1.0
 """Seconds to wait for a server's cancelled `send`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """
+    What ends a connection.
+
+    Attributes:
+        policy: Stands in events for the policy.
+        word: Its word for it, from a finite set.
+        code: Close code that may be sent.
+        reason: Close reason, at most 123 bytes of UTF-8.
+        status: The class of the end.
+        headers: Headers of the denial, where the handshake has no answer yet.
+    """
+
+    policy: str
+    word: str
+    code: int
+    reason: str
+    status: CloseStatus
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
 class Timing:
     """The deadlines of one connection."""
 
-    __slots__ = ("_expires_s", "_idle_since_s", "_looked_s", "_next_s", "_seen", "_session", "_slot", "_task", "_wheel")
+    __slots__ = (
+        "_expires_s",
+        "_farewell",
+        "_idle_since_s",
+        "_looked_s",
+        "_next_s",
+        "_seen",
+        "_session",
+        "_slot",
+        "_task",
+        "_wheel",
+    )
 
     def __init__(self, session: Session, wheel: Wheel[Timing]) -> None:
         """
@@ -56,6 +90,7 @@ class Timing:
         self._expires_s = self._next_s = math.inf
         self._idle_since_s = self._looked_s = -math.inf
         self._seen = 0
+        self._farewell: Passed | None = None
         self._task: asyncio.Task[None] | None = None
 
     def identify(self) -> None:
@@ -97,7 +132,7 @@ class Timing:
             now: Now, in seconds.
         """
         self._slot = None
-        session, loop = self._session, self._session.loop
+        session = self._session
         idle_s = session.terms.deadlines.idle_s
         was_heard = self._look(now)
         if now < self._next_s and idle_s is not None and not was_heard:  # most looks: nothing has happened
@@ -105,8 +140,23 @@ class Timing:
         elif self._passed() is None:
             self.arm()
         else:
-            assert isinstance(loop, AsyncioLoop)  # noqa: S101 - nothing is due where there are no timers
-            self._task = loop.start(self._end(), session.receiving.context)
+            self._start()
+
+    def leave(self, farewell: Passed) -> None:
+        """
+        End the connection as if a deadline had passed, unless one has.
+
+        Args:
+            farewell: Why, and with which close.
+        """
+        if self._task is None or self._task.done():
+            self._farewell = farewell
+            self._start()
+
+    def give_up(self) -> None:
+        """Wait no longer for a close, or a denial, that the server does not take."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def finish(self) -> None:
         """Wait until the close that a deadline asked for is out, or is known to be stuck."""
@@ -133,9 +183,14 @@ class Timing:
         if connection.state is State.OPEN and deadlines.idle_s is not None:
             yield self._idle_since_s + deadlines.idle_s, "idle", deadlines.idle_code, CloseStatus.TIMEOUT
 
-    def _passed(self) -> tuple[str, int, CloseStatus] | None:
-        now = self._session.loop.time()
-        return next(((word, code, status) for at_s, word, code, status in self._deadlines() if at_s <= now), None)
+    def _passed(self) -> Passed | None:
+        now, state = self._session.loop.time(), self._session.connection.state
+        if self._farewell is not None and (state is State.CONNECTING or state is State.OPEN):
+            return self._farewell
+        for at_s, word, code, status in self._deadlines():
+            if at_s <= now:
+                return Passed(POLICY, word, legal_code(code), word, status)
+        return None
 
     def _look(self, now: float) -> bool:
         """See whether anything was received since the last look; who is not listened to, or is delayed, is not idle."""
@@ -150,6 +205,11 @@ class Timing:
         if at_s < math.inf:
             self._slot = self._wheel.put(self, at_s)
 
+    def _start(self) -> None:
+        session, loop = self._session, self._session.loop
+        assert isinstance(loop, AsyncioLoop)  # noqa: S101 - nothing is due where there are no timers
+        self._task = loop.start(self._end(), session.receiving.context)
+
     async def _end(self) -> None:
         """Take in what has arrived, see again what has passed, and end the connection for it."""
         session = self._session
@@ -159,33 +219,29 @@ class Timing:
         if passed is None:
             self.arm()
             return
-        word, code, status = passed[0], legal_code(passed[1]), passed[2]
         try:
             if session.connection.state is State.CONNECTING:
-                await self._deny(word, status)
+                await self._deny(passed)
             else:
-                self._tell("close", word)
-                session.end(DropReason.GUARD_CLOSED, status, code, word)
-                await session.sending.close(code, word, keep_errors=True)
+                session.decided(passed.policy, "close", passed.word)
+                session.end(DropReason.GUARD_CLOSED, passed.status, passed.code, passed.reason)
+                await session.sending.close(passed.code, passed.reason, keep_errors=True)
         except Exception as error:  # noqa: BLE001 - there is nobody to raise it to
             if not peer_lost(error):
                 _log.error("the server raised when a deadline ended a connection", exc_info=error)
 
-    async def _deny(self, word: str, status: CloseStatus) -> None:
-        session = self._session
+    async def _deny(self, passed: Passed) -> None:
+        session, status = self._session, passed.status
         response_status = 401 if status is CloseStatus.UNAUTHORIZED else 503
-        self._tell("deny", word)
+        session.decided(passed.policy, "deny", passed.word)
         session.tell(session.connection.deny(session.loop.time(), status=status, response_status=response_status))
         if session.receiving.stop_before_close:
             await session.receiving.stop()
         try:
             await deny(
-                Deny(response_status, end=status, reason=word),
+                Deny(response_status, headers=passed.headers, end=status, reason=passed.word),
                 session.sending.write,
                 can_answer=session.connection.can_deny,
             )
         finally:
             session.has_ended()
-
-    def _tell(self, decision: str, word: str) -> None:
-        self._session.decided(POLICY, decision, word)

@@ -16,6 +16,7 @@ from operator import attrgetter, not_
 from types import CellType
 from typing import TYPE_CHECKING
 
+from ._drain import Draining
 from ._loops import AsyncioLoop, Timer, TrioLoop, running_loop
 from ._senders import Senders, senders_of
 from ._wheel import Wheel
@@ -40,8 +41,10 @@ class Watch:
     The live connections of one guard on one event loop.
 
     Attributes:
+        drain: The drain of these connections, begun or not.
         sessions: Those whose handler runs. Dict: session -> the cell that is true while somebody reads from the server.
         in_flight: Sends that the server has not finished, where there is a deadline. Dict: awaitable -> its side.
+        is_held: Whether SIGTERM was to be held back for these connections.
         looks: Number of looks at all connections.
         loop: The event loop.
         senders: Who sends late, on this event loop.
@@ -57,7 +60,9 @@ class Watch:
         "_ticks",
         "_ticks_per_look",
         "_timer",
+        "drain",
         "in_flight",
+        "is_held",
         "looks",
         "loop",
         "senders",
@@ -74,9 +79,11 @@ class Watch:
         """
         self.loop = loop
         self.sessions: dict[Session, CellType] = {}
+        self.drain = Draining(loop, self.sessions.keys())
         self.in_flight: dict[Awaitable[None], Sending] = {}
         self.wheel: Wheel[Timing] = Wheel()
         self.looks = 0
+        self.is_held = False
         self._ending: set[Session] = set()
         self._sending: dict[Sending, CellType] = {}
         self._sends_due_s = 0.0
@@ -122,6 +129,7 @@ class Watch:
         self.sessions.pop(session, None)
         self._sending.pop(session.sending, None)
         self._ending.discard(session)
+        self.drain.left(session)
         if not self.sessions and self._timer is not None:
             self._timer.cancel()
             self._timer = None

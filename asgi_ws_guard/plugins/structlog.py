@@ -20,6 +20,7 @@ from .._events import (
     CallSite,
     CloseAdjusted,
     Closed,
+    Draining,
     Ended,
     Event,
     HandlerOutlived,
@@ -171,6 +172,10 @@ def _read_ahead_full(event: ReadAheadFull) -> _Line:
     return "warning", "websocket messages are not read", {"messages": event.messages, "size": event.size}
 
 
+def _draining(event: Draining) -> _Line:
+    return "debug", "websocket draining", {"deadline_s": event.deadline_s}
+
+
 def _handler_stopped(event: HandlerStopped) -> _Line:
     return "warning", "websocket handler stopped", {"how": event.how}
 
@@ -224,6 +229,7 @@ _LINES: dict[type[Event], Callable[[Any], _Line]] = {
     CloseAdjusted: _close_adjusted,
     SendTimedOut: _send_timed_out,
     ReadAheadFull: _read_ahead_full,
+    Draining: _draining,
     HandlerOutlived: _handler_outlived,
     HandlerStopped: _handler_stopped,
     PolicyApplied: _policy_applied,

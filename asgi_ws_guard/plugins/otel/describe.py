@@ -16,6 +16,7 @@ from ..._events import (
     Books,
     CloseAdjusted,
     Closed,
+    Draining,
     Ended,
     Event,
     HandlerOutlived,
@@ -267,6 +268,10 @@ def _read_ahead_full(event: ReadAheadFull) -> Described:
     return "asgi_ws_guard.read_ahead_full", {names.UNREAD_MESSAGES: event.messages, names.UNREAD_SIZE: event.size}
 
 
+def _draining(event: Draining) -> Described:
+    return "asgi_ws_guard.draining", {names.DRAIN_DEADLINE: event.deadline_s}
+
+
 def _handler_stopped(event: HandlerStopped) -> Described:
     return "asgi_ws_guard.handler_stopped", {names.STOPPED_HOW: event.how}
 
@@ -291,6 +296,7 @@ def _observer_failed(event: ObserverFailed) -> Described:
 _STEPS: Mapping[type[Event], Callable[[Any], Described]] = {
     Accepted: _accepted,
     CloseAdjusted: _close_adjusted,
+    Draining: _draining,
     Ended: _ended,
     HandlerOutlived: _handler_outlived,
     HandlerStopped: _handler_stopped,
