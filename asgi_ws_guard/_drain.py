@@ -183,6 +183,7 @@ class Draining:
     async def _run(self) -> DrainReport:
         drain, loop = self._drain, self._loop
         began_s, found = loop.time(), len(self._left)
+        _log.info("draining %d connections, for %g s", found, drain.deadline_s)
         try:
             self._see_empty()
             for some in _batches(list(self._left), drain.batch):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ws_guard import CloseCode, ConfigurationError, Event, WebSocketGuardMiddleware
+from asgi_ws_guard import CloseCode, ConfigurationError, Drain, Event, WebSocketGuardMiddleware
 from asgi_ws_guard._environment import (
     APP,
     VARIABLES,
@@ -77,6 +77,8 @@ def test_the_default_of_every_option_can_be_written() -> None:
         ("close_on_return", "4000", 4000),
         ("close_on_return", "none", None),
         ("close_on_error", "1012", CloseCode.SERVICE_RESTART),
+        ("drain", "none", None),
+        ("drain", "2.5", Drain(deadline_s=2.5)),
         ("observers", "none", ()),
         ("observers", "default", None),
         ("observers", f"{HERE}:hear", (hear,)),
@@ -126,6 +128,8 @@ WRONG = [
     ("cancel_after_s", "-0.1", "a number of seconds, 0 or more, or none"),
     ("watch", "maybe", "true or false"),
     ("send_timeout_s", "0", "a number of seconds, more than 0, or none"),
+    ("drain", "0", "the deadline of a drain, a number of seconds, more than 0, or none"),
+    ("drain", "soon", "the deadline of a drain, a number of seconds, more than 0, or none"),
     ("close_on_return", "1005", "a close code that may be sent (1000 to 1014, 3000 to 4999), or none"),
     ("close_on_error", "1e3", "a close code that may be sent (1000 to 1014, 3000 to 4999), or none"),
 ]

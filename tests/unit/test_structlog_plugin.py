@@ -21,6 +21,7 @@ from asgi_ws_guard import (
     CloseAdjusted,
     Closed,
     CloseStatus,
+    Draining,
     DropReason,
     Ended,
     Event,
@@ -163,6 +164,7 @@ LINES: list[tuple[Event, str, str, dict[str, Any]]] = [
             "dropped": {"app_closed": 8, "policy": 1},
         },
     ),
+    (Draining(ID, 1.0, 10.0), "debug", "websocket draining", {"deadline_s": 10.0}),
     (HandlerStopped(ID, 1.0, "cancelled"), "warning", "websocket handler stopped", {"how": "cancelled"}),
     (
         PolicyApplied(ID, 1.0, "app.Limits", "deny", "rate"),
