@@ -97,7 +97,7 @@ class Draining:
         self._task: asyncio.Task[DrainReport] | None = None
         self._flag: Flag | None = None
         self._is_empty: Flag | None = None
-        self._left: set[Session] = set()
+        self._left: dict[Session, None] = {}
         self._cancelled: set[Session] = set()
         self._ends = {"closed": 0, "ended": 0, "cancelled": 0}
         self._denied = 0
@@ -135,7 +135,7 @@ class Draining:
         """
         if self._task is None:
             self._begin(drain)
-            self._left = set(self._sessions)
+            self._left = dict.fromkeys(self._sessions)
             self._is_empty = asyncio.Event()
             self._task = Context().run(lambda: asyncio.Task(self._run(), loop=asyncio.get_running_loop()))
         return self._task
@@ -160,7 +160,7 @@ class Draining:
         """
         if session not in self._left:
             return
-        self._left.discard(session)
+        del self._left[session]
         end = session.connection.ended
         if session in self._cancelled:
             self._ends["cancelled"] += 1
@@ -217,7 +217,6 @@ class Draining:
         for number, some in enumerate(batches):
             if number:
                 await self._until(self._loop.time() + drain.every_s * random.uniform(0.5, 1.5))
-                await self._loop.turn()
             for session in some:
                 session.leave(self._farewell())
 
@@ -247,7 +246,7 @@ class Draining:
         if running:
             named = ", ".join(sorted(one.connection_id for one in self._left)[:MAX_NAMED])
             _log.error("%d handlers swallowed their cancellation and still run: connections %s", running, named)
-        self._left, self._cancelled = set(), set()
+        self._left, self._cancelled = {}, set()
         return report
 
 

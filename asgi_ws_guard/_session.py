@@ -589,10 +589,9 @@ class Session:
 
     async def _is_refused(self, send: Send) -> bool:
         """Deny the handshake when it comes in a drain, and say whether it did."""
-        is_refused = self.is_draining and self.connection.ended is None
-        if is_refused:
+        if self.is_draining:
             await refuse(self, DRAIN, self._watch.drain.denial(), send)
-        return is_refused
+        return self.is_draining
 
     def _agree(self, receive: Receive, send: Send) -> None:
         """Keep to the terms on which the client was let in."""

@@ -137,8 +137,8 @@ class Hold:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Begin to drain; a second SIGTERM is for the server, at once."""
         self._signals += 1
-        if self._signals == 1 and not self._is_over and not self._loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # closed just now
+        if self._signals == 1 and not self._is_over:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._begin)
                 return
         was_over = self._is_over

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -35,6 +36,14 @@ from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 ACCEPT: Message = {"type": "websocket.accept"}
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 QUICK = Drain(deadline_s=8.0, batch=10, every_s=0.1, retry_after_s=(5, 5))
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Guards with the option hold SIGTERM back; no test leaves that behind."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def _now() -> float:
@@ -273,15 +282,24 @@ def test_closes_are_spread_over_the_first_half(number: int, every_s: float, noti
 def test_clients_come_back_at_different_times() -> None:
     """The seconds in the reasons are spread over all that is allowed, in no order of the connections."""
 
-    async def main() -> list[int]:
-        floor = Floor(echo, 200)
-        await floor.fill()
-        await floor.guard.drain(Drain(retry_after_s=(3, 6)))
-        return [int(close["reason"].removeprefix("retry_after=")) for close in floor.closes()]
+    async def main() -> tuple[list[int], list[int]]:
+        closed: list[int] = []
 
-    asked = run(main)
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await echo(scope, receive, send)
+            closed.append(scope["number"])
+
+        floor = Floor(app, 200)
+        for number, server in enumerate(floor.servers):
+            server.scope["number"] = number
+        await floor.fill()
+        await floor.guard.drain(Drain(retry_after_s=(3, 6), batch=1, every_s=0.001))
+        return [int(close["reason"].removeprefix("retry_after=")) for close in floor.closes()], closed
+
+    asked, closed = run(main)
     assert set(asked) == {3, 4, 5, 6}
     assert asked != sorted(asked)
+    assert sorted(closed) == list(range(200)) != closed
 
 
 def test_a_handler_that_goes_on_is_cancelled_at_the_deadline() -> None:
@@ -386,6 +404,57 @@ def test_a_policy_that_never_answers_ends() -> None:
         report = await floor.guard.drain(QUICK)
         assert report == DrainReport(cancelled=1, took_s=report.took_s)
         assert floor.calls[0].cancelled()
+
+    run(main)
+
+
+def test_a_denial_that_has_begun_is_the_applications() -> None:
+    """Nothing is sent in between; the handler is stopped like all others."""
+
+    async def main() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send({"type": "websocket.http.response.start", "status": 402, "headers": []})
+            await asyncio.sleep(5)
+            await send({"type": "websocket.http.response.body", "body": b"pay"})
+
+        floor = Floor(app, 1)
+        await floor.fill()
+        report = await floor.guard.drain(QUICK)
+        assert report == DrainReport(ended=1, took_s=report.took_s)
+        assert floor.servers[0].types() == ["websocket.http.response.start", "websocket.http.response.body"]
+
+    run(main)
+
+
+def test_a_close_that_is_under_way_is_the_one_that_is_given_up() -> None:
+    """A deadline may have begun to end the connection in the same turn of the loop."""
+
+    async def main() -> None:
+        floor = Floor(echo, 1)
+        await floor.fill()
+        floor.servers[0].stall_sends()
+        (session,) = floor.guard._ledger.live()
+        farewell = floor.guard._watch().drain._farewell()
+        session.leave(farewell)
+        session.leave(farewell)
+        await asyncio.sleep(1)
+        session.give_up_close()
+        await asyncio.sleep(1)
+        assert floor.calls[0].done()
+
+    run(main)
+
+
+def test_the_call_does_as_the_option_says() -> None:
+    """Unless it is told otherwise."""
+
+    async def main() -> None:
+        for asked, code in ((None, 1001), (Drain(code=4000), 4000)):
+            floor = Floor(echo, 1, drain=Drain(code=1001))
+            await floor.fill()
+            await floor.guard.drain(asked)
+            assert floor.closes()[0]["code"] == code
 
     run(main)
 

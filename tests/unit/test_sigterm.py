@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import signal
+import socket
 import sys
 import threading
 import types
@@ -106,6 +107,37 @@ def test_the_server_hears_of_it_when_all_are_drained(how: str, make: Callable[[]
     _run(main, make)
 
 
+def test_a_signal_on_its_way_is_not_lost() -> None:
+    """One that came in the turn in which all is put back reaches the loop; a descriptor of somebody else's stays."""
+
+    async def main() -> None:
+        loop, served = asyncio.get_running_loop(), Served()
+        others: list[str] = []
+        before = signal.signal(NUMBER, served.handle)
+        loop.add_signal_handler(signal.SIGUSR1, others.append, "other")
+        holding = hold(loop, served.start)
+        assert holding is not None
+        signal.raise_signal(signal.SIGUSR1)
+        holding.release()
+        await _soon()
+        assert others == ["other"]
+
+        holding = hold(loop, served.start)
+        assert holding is not None
+        one, other = socket.socketpair()
+        one.setblocking(False)
+        own = signal.set_wakeup_fd(one.fileno())
+        assert own != -1
+        holding.release()
+        assert signal.set_wakeup_fd(-1) == one.fileno()
+        one.close()
+        other.close()
+        loop.remove_signal_handler(signal.SIGUSR1)
+        signal.signal(NUMBER, before)
+
+    _run(main)
+
+
 def test_a_second_signal_goes_to_the_server_at_once() -> None:
     """Whoever sends two does not want to wait; the end of the drain raises no third."""
 
@@ -127,7 +159,7 @@ def test_a_second_signal_goes_to_the_server_at_once() -> None:
 
 
 def test_a_drain_that_fails_holds_nothing() -> None:
-    """The server hears of the signal whatever happens."""
+    """The server hears of the signal whatever happens, when the other drains are over."""
 
     async def main() -> None:
         served = Served()
@@ -137,9 +169,13 @@ def test_a_drain_that_fails_holds_nothing() -> None:
             raise OSError("no")
 
         hold(asyncio.get_running_loop(), lambda: asyncio.ensure_future(fail()))
+        hold(asyncio.get_running_loop(), served.start)
         signal.raise_signal(NUMBER)
         await _soon()
-        assert served.heard == ["server"]
+        assert served.heard == ["drain"]
+        served.finish.set()
+        await _soon()
+        assert served.heard == ["drain", "drained", "server"]
         signal.signal(NUMBER, before)
 
     _run(main)
@@ -286,7 +322,8 @@ def test_a_worker_of_hypercorn_is_asked_to_wait(monkeypatch: pytest.MonkeyPatch,
         asked = functools.partial(check_multiprocess_shutdown_event, event, asyncio.sleep)
         worker = asyncio.ensure_future(raise_shutdown(asked))
         await asyncio.sleep(0)
-        hold(asyncio.get_running_loop(), served.start)
+        holding = hold(asyncio.get_running_loop(), served.start)
+        assert holding is not None
         await _soon()
         assert served.heard == []
         event.value = True
@@ -300,6 +337,7 @@ def test_a_worker_of_hypercorn_is_asked_to_wait(monkeypatch: pytest.MonkeyPatch,
         await _soon()
         assert worker.done()
         assert "is_set" not in vars(event)
+        holding.release()  # once more does nothing
         assert signal.signal(NUMBER, before) is signal.SIG_DFL
 
     _run(main)
