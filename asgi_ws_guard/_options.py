@@ -28,7 +28,8 @@ class Drain:
 
     Attributes:
         deadline_s: Seconds until the handlers that still run are cancelled, more than 0. Every close is asked for in
-            the first half of them.
+            the first half of them. With `stop_s` it is to be less than what the process gets from SIGTERM to SIGKILL:
+            10 s of ``docker stop``, 30 s of Kubernetes.
         notice_s: Seconds between telling the connections and the first close, at most a quarter of `deadline_s`: for
             handlers that end by themselves.
         stop_s: Seconds that a cancelled handler gets to clean up, 0 or more; then it is reported as still running.
@@ -42,7 +43,7 @@ class Drain:
         ConfigurationError: One of them is not allowed.
     """
 
-    deadline_s: float = 10.0
+    deadline_s: float = 8.0
     notice_s: float = 0.0
     stop_s: float = 1.0
     batch: int = 100
