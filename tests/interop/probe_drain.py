@@ -87,4 +87,5 @@ async def push(connection: Any, receive: Any, send: Any) -> None:
 
 
 HANDLERS = {"/echo": echo, "/polite": polite, "/parked": parked, "/stubborn": stubborn, "/push": push}
-guarded = WebSocketGuardMiddleware(app, observers=(), drain=DRAIN)
+# A handler that swallows its cancellation is cancelled again every `linger_s`.
+guarded = WebSocketGuardMiddleware(app, observers=(), drain=DRAIN, linger_s=1.0)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -31,7 +32,9 @@ from .sites import IMPORT_ROOT, PACKAGE
 ECHOES, SILENT, PUSHED = 190, 5, 1
 LIVE = ECHOES + SILENT + PUSHED + 4  # with two that end by themselves, one that is parked, and one that is stubborn
 EXIT_S = 8.0  # far more than the drain takes, far less than for ever
-PATIENCE = ("--timeout-graceful-shutdown", "1")  # without it uvicorn waits for a stubborn handler for ever
+PATIENCE = ("--timeout-graceful-shutdown", "1")  # uvicorn waits for ever for a client that does not read
+# hypercorn 0.18 waits for every transport before its --graceful-timeout begins, and from 3.12 on that is for ever.
+WAITS_FOR_READERS = sys.version_info >= (3, 12)
 
 _HYPERCORN = replace(
     HYPERCORN,
@@ -112,7 +115,7 @@ async def _drain(name: str, running: Running) -> Drained:
     visits = [asyncio.create_task(_visit(running.port, path, opened)) for path in paths]
     with ExitStack() as peers:
         raw = [(path, 4096 if path == "/push" else None) for path in ["/echo"] * SILENT + ["/push"] * PUSHED]
-        for path, size in raw:
+        for path, size in raw:  # the last one is the one that does not read
             peer = peers.enter_context(RawPeer(running.port, path, receive_buffer_bytes=size))
             await asyncio.to_thread(peer.accepted)
         for _ in visits:
@@ -120,11 +123,14 @@ async def _drain(name: str, running: Running) -> Drained:
         await asyncio.sleep(0.2)  # what is pushed fills the buffers
         since_s = time.monotonic()
         os.kill(running.process.pid, signal.SIGTERM)
-        await asyncio.to_thread(_wait_for_drain, running, workers=2 if name == "uvicorn-workers" else 1)
+        await asyncio.to_thread(_wait_for, "draining ", running, 2 if name == "uvicorn-workers" else 1)
         stranger = peers.enter_context(RawPeer(running.port, "/echo"))
         answer = await asyncio.to_thread(stranger.answer, whole=True)
         status = await asyncio.to_thread(http_status, running.port, "/", timeout_s=2.0)
         seen = await asyncio.gather(*visits)
+        if name == "hypercorn" and WAITS_FOR_READERS:
+            await asyncio.to_thread(_wait_for, "drained: ", running, 1)
+            peer.leave()
         exit_status = await asyncio.to_thread(_exit_status, running)
         took_s = time.monotonic() - since_s
     waits = [int(reason.partition("=")[2]) for _, _, reason in seen if reason and reason.startswith("retry_after=")]
@@ -134,9 +140,9 @@ async def _drain(name: str, running: Running) -> Drained:
     return Drained(name, by_path, waits, answer, status, exit_status, took_s, running.log)
 
 
-def _wait_for_drain(running: Running, *, workers: int) -> None:
+def _wait_for(text: str, running: Running, number: int) -> None:
     deadline = time.monotonic() + EXIT_S
-    while running.log.count("draining ") < workers:
+    while running.log.count(text) < number:
         assert time.monotonic() < deadline, running.log
         time.sleep(0.02)
 
