@@ -60,6 +60,13 @@ GONE: tuple[Gone, ...] = (
         re.compile(r"ASGIWebsocketState\.(CLOSED|HTTPCLOSED)"),
     ),
     Gone("daphne", "4.1 to 4.2", "autobahn.exception.Disconnected"),
+    # later ones are silent; "not initialized" cannot be: the guard lets no send pass before the accept
+    Gone(
+        "granian",
+        "2.7 to 2.8.0",
+        "builtins.RuntimeError",
+        re.compile(r"^ASGI flow error: Transport not initialized or closed$"),
+    ),
 )
 
 

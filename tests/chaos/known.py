@@ -86,6 +86,12 @@ KNOWN: tuple[Known, ...] = (
         "/quart/asgi.py",
         "granian 2.8.7 knows no `more_body` in a denial, which Quart 0.22 always sends",
     ),
+    Known(
+        ("granian",),
+        r"ExceptionGroup: unhandled errors in a TaskGroup \(1 sub-exception\)",
+        "/quart/asgi.py",
+        "the same from Quart 0.23, which has a task group there; granian prints no exception that is inside a group",
+    ),
 )
 
 

@@ -7,17 +7,31 @@ Everything that it raises says so: `Mishap`, or a cancellation with the text `CA
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import random
 from collections.abc import Mapping
 from pathlib import Path
 
 import asgi_ws_guard
 
+
+def quart_handler_ends_with_reader() -> bool:
+    """
+    Tell whether Quart ends a handler whose reader is cancelled.
+
+    It did up to 0.22; 0.23 waits for the handler alone, which waits for ever in a queue that nobody fills any more.
+    """
+    return tuple(int(part) for part in importlib.metadata.version("quart").split(".")[:2]) < (0, 23)
+
+
 CANCELLED = "chaos cancelled it"
 OURS = (Path(__file__).parent, Path(asgi_ws_guard.__file__).parent)
-SPARED = ("report_to_monitor", "app", "_read_the_rest")
-"""What lives as long as the server, what daphne runs without a coroutine of its own around it, and what the guard does
-for hypercorn behind a handler: nothing would do it again."""
+SPARED = (
+    *("report_to_monitor", "app", "_read_the_rest"),
+    *(() if quart_handler_ends_with_reader() else ("handle_messages",)),
+)
+"""What lives as long as the server, what daphne runs without a coroutine of its own around it, what the guard does for
+hypercorn behind a handler, and Quart's reader where it alone ends the handler: nothing would do it again."""
 
 
 class Mishap(Exception):

@@ -6,6 +6,7 @@ The fixtures are parametrised over the servers, so pytest runs all tests of one 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,13 @@ LINGER_S = 0.6  # of the guarded probe: long enough to tell from at once, short 
 
 def _name(server: Server) -> str:
     return server.name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _servers_hear_of_sigint() -> None:
+    """A shell makes its background jobs ignore SIGINT, which servers would inherit: daphne then ignores it for good."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=SERVERS, ids=_name)

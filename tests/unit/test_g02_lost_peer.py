@@ -52,6 +52,7 @@ GONE_ERRORS: list[Callable[[], Exception]] = [
     lambda: _foreign("hypercorn.utils", "UnexpectedMessageError")(_STATES.format("websocket.send", "CLOSED")),
     lambda: _foreign("hypercorn.utils", "UnexpectedMessageError")(_STATES.format("websocket.send", "HTTPCLOSED")),
     _foreign("autobahn.exception", "Disconnected", RuntimeError),
+    lambda: RuntimeError("ASGI flow error: Transport not initialized or closed"),
 ]
 REAL_ERRORS: list[Callable[[], BaseException]] = [
     lambda: RuntimeError("bug"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from newcomers import Clock, handshake
 
@@ -143,6 +143,8 @@ STEPS = st.lists(st.tuples(st.one_of(st.just(0.0), st.floats(0, 1)), st.integers
     answers=st.tuples(ANSWERS, ANSWERS),
     steps=STEPS,
 )
+@example(number=1.0, burst=1.0, volume=5.0, answers=("delay", "delay"), steps=[(0.0, 11), (0.0, 40), (0.0, 0)])
+@example(number=1.0, burst=1.0, volume=5.0, answers=("delay", "delay"), steps=[(0.0, 0), (0.0, 11), (0.0, 40)])
 def test_a_gate_passes_what_it_should(
     number: float, burst: float, volume: float, answers: tuple[Any, Any], steps: list[tuple[float, int]]
 ) -> None:
@@ -162,7 +164,7 @@ def test_a_gate_passes_what_it_should(
             assert answer.delay_s == pytest.approx(max((1 - left[0]) / number, (size - left[1]) / volume), abs=1e-6)
             clock.now_s += answer.delay_s  # nothing is read meanwhile
             left = [
-                min(rate.size, have - cost + answer.delay_s * rate.per_second)
+                min(rate.size, have + answer.delay_s * rate.per_second) - cost
                 for rate, have, cost in zip(rates, left, (1, size), strict=True)
             ]
         else:

@@ -23,8 +23,8 @@ def gates(
     """
     Make what makes the gate of a connection.
 
-    A message that is dropped costs nothing. One that is delayed is paid for at once; it waits until what it lacks would
-    be there, so that it passes at the first moment at which the rate allows it.
+    A message that is dropped costs nothing. One that is delayed waits until what it lacks is there, and is paid for as
+    it passes, at the first moment at which both rates allow it: no bucket saves up meanwhile what it cannot hold.
 
     Args:
         messages: Messages per time.
@@ -66,8 +66,9 @@ def gates(
             if isinstance(answer, Drop):
                 drops += 1
             elif isinstance(answer, Delay):
-                numbers -= 1.0
-                octets -= size
+                numbers = min(number_size, numbers + answer.delay_s * number_rate) - 1.0
+                octets = min(byte_size, octets + answer.delay_s * byte_rate) - size
+                at_s = now_s + answer.delay_s
             return answer
 
         return gate
