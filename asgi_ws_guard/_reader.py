@@ -137,6 +137,7 @@ class Reader:
         if not self.running and isinstance(self._loop, AsyncioLoop) and self._has_room():
             self._owner.pumping(True)
             self._task = self._loop.start(self._pump(), self._owner.context)
+            self._task.add_done_callback(self._never_ran)
         return self.running
 
     async def stop(self) -> None:
@@ -195,9 +196,17 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - it is raised in the application's next receive
             self._owner.pump_failed(error)
         finally:
-            self._task = None
-            self._owner.pumping(False)
-            self.wake_all()
+            self._ended()
+
+    def _never_ran(self, task: asyncio.Task[None]) -> None:
+        """Clean up behind a pump that was cancelled before its first step: its own `finally` was never reached."""
+        if self._task is task:
+            self._ended()
+
+    def _ended(self) -> None:
+        self._task = None
+        self._owner.pumping(False)
+        self.wake_all()
 
 
 def _size_of(message: Message) -> int:

@@ -96,6 +96,28 @@ def test_a_pump_that_is_done_before_its_task_is_known_does_not_run() -> None:
     run(main)
 
 
+def test_a_pump_that_is_cancelled_before_its_first_step_leaves_nobody_waiting() -> None:
+    """Whoever cancels all tasks of an event loop meets it there; who waits for it then looks again, and reads on."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+        reader, owner = _make(server)
+        before = asyncio.all_tasks()
+        assert reader.start()
+        (pump,) = asyncio.all_tasks() - before
+        pump.cancel()
+        await asyncio.wait_for(reader.wait(), 1)
+        assert (reader.running, owner.is_pumped) == (False, False)
+        assert reader.start()
+        server.text("later")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert reader.take() == _text("later")
+        await reader.stop()
+
+    run(main)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.12 has the first eager task factory")
 @pytest.mark.parametrize("never_direct", [False, True])
 def test_with_an_eager_task_factory_nothing_is_lost_and_nobody_hangs(never_direct: bool) -> None:
