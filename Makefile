@@ -12,12 +12,35 @@ CODE := asgi_ws_guard tests examples benchmarks docs
 FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest-mock python-dotenv python-multipart pyyaml \
 	trio trustme typing_extensions watchfiles wsproto cryptography
 
-.PHONY: demo test lint types unit transparency compatibility model mutants fuzz bench bench-more chaos venv clean
+# Every interpreter that is supported, the lowest first.
+PYTHONS := python3.10 python3.11 python3.12 python3.13
+LOWEST := $(VENV)-lowest
+# What servers and frameworks of old warn of is theirs; our own deprecations stay errors.
+OLD_WARNINGS := -W "ignore::DeprecationWarning" -W "error::DeprecationWarning:asgi_ws_guard"
+LOWEST_TESTS := tests/unit tests/interop/test_admission_servers.py tests/interop/test_auth_servers.py \
+	tests/interop/test_framework_adapters.py tests/interop/test_from_outside.py tests/interop/test_guarded_servers.py \
+	tests/interop/test_health_servers.py tests/interop/test_limits_redis.py tests/interop/test_limits_servers.py \
+	tests/interop/test_policy_servers.py tests/interop/test_ticket_race.py
+
+.PHONY: demo test test-all test-lowest lint types unit transparency compatibility model mutants fuzz bench bench-more \
+	chaos interpreter venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asgi-ws-guard demo
 
 test: lint types unit
+
+# Everything that is promised to work: each interpreter with the newest of all, and the oldest of all on the lowest one.
+test-all:
+	@missing=""; for python in $(PYTHONS); do \
+		test -n "$$($(MAKE) --silent interpreter PYTHON=$$python)" || missing="$$missing $$python"; \
+	done; test -z "$$missing" || { echo "make test-all needs interpreters that are not here:$$missing"; exit 2; }
+	set -e; for python in $(PYTHONS); do $(MAKE) test PYTHON=$$python; done
+	$(MAKE) test-lowest PYTHON=$(firstword $(PYTHONS))
+
+# The lowest versions of what is required, of the extras, and of each server and framework, from pyproject.toml.
+test-lowest: $(LOWEST)/.lowest
+	$(LOWEST)/bin/pytest --numprocesses $(JOBS) --dist loadfile $(OLD_WARNINGS) $(LOWEST_TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(CODE)
@@ -86,6 +109,16 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[cli]" --group dev
 	touch $@ $(VENV)/.demo
+
+$(LOWEST)/.lowest: pyproject.toml $(VENV)/.dev
+	$(INTERPRETER) -m venv --clear $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable ".[auth,cli,limits,otel,redis]" --group lowest
+	touch $@
+
+# What the name in PYTHON stands for; nothing when there is no such interpreter.
+interpreter:
+	@echo $(INTERPRETER)
 
 # Where the environment of this interpreter is.
 venv:

@@ -24,6 +24,18 @@ def _name(server: Server) -> str:
     return server.name
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is parametrised by a server that is older than what is supported, and count it."""
+    old = [item for item in items if any(getattr(value, "is_too_old", False) for value in _parameters(item))]
+    if old:
+        config.hook.pytest_deselected(items=old)
+        items[:] = [item for item in items if item not in old]
+
+
+def _parameters(item: pytest.Item) -> list[object]:
+    return list(item.callspec.params.values()) if hasattr(item, "callspec") else []
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _servers_hear_of_sigint() -> None:
     """A shell makes its background jobs ignore SIGINT, which servers would inherit: daphne then ignores it for good."""

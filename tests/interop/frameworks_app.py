@@ -122,6 +122,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         return
     while True:
         message = await receive()
+        if message["type"] == "lifespan.startup":
+            await blacksheep_app.start()  # which sorts its routes; 2.6 finds them without
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return

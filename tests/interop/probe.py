@@ -190,6 +190,7 @@ async def scope(peer: Peer) -> None:
         spec_version=asgi.get("spec_version"),
         denial="websocket.http.response" in peer.scope.get("extensions", {}),
         scheme=peer.scope.get("scheme"),
+        loop=type(asyncio.get_running_loop()).__module__ if on_asyncio() else "trio",
     )
     await peer.accept()
     await peer.close("close")

@@ -22,6 +22,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
+from versions import at_least
+
 HOST = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 30.0  # granian and daphne need 1 to 2 s; a loaded machine far more
@@ -39,12 +41,14 @@ class Server:
         distribution: The distribution on PyPI, for the version.
         command: Arguments after the interpreter; ``{port}`` and ``{app}`` are filled in.
         modules: Modules that must be importable, or the server is left out with a reason.
+        since: The lowest version of it that is supported; tests with an older one are left out.
     """
 
     name: str
     distribution: str
     command: tuple[str, ...]
     modules: tuple[str, ...]
+    since: tuple[int, ...] = (0,)
 
     @property
     def missing(self) -> str:
@@ -56,6 +60,11 @@ class Server:
         """Return the installed version."""
         return importlib.metadata.version(self.distribution)
 
+    @property
+    def is_too_old(self) -> bool:
+        """Tell whether the installed version is below the supported ones."""
+        return not self.missing and not at_least(self.distribution, *self.since)
+
 
 def _importable(module: str) -> bool:
     try:
@@ -64,9 +73,9 @@ def _importable(module: str) -> bool:
         return False
 
 
-def _uvicorn(name: str, ws: str, *modules: str) -> Server:
+def _uvicorn(name: str, ws: str, *modules: str, since: tuple[int, ...] = (0, 35)) -> Server:
     command = ("-m", "uvicorn", "{app}", "--host", HOST, "--port", "{port}", "--ws", ws)
-    return Server(name, "uvicorn", command, ("uvicorn", *modules))
+    return Server(name, "uvicorn", command, ("uvicorn", *modules), since)
 
 
 _HYPERCORN = ("-m", "hypercorn", "--bind", HOST + ":{port}", "--graceful-timeout", "0", "{app}")
@@ -76,6 +85,7 @@ UVICORN_SANSIO = _uvicorn(
     "websockets-sansio",
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "websockets.server",
+    since=(0, 52, 1),  # before, it waits for no room in the buffers, and tells nobody of a reset
 )
 UVICORN_WSPROTO = _uvicorn("uvicorn-wsproto", "wsproto", "wsproto")
 UVICORN_LEGACY = _uvicorn(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from versions import at_least
 from websockets.sync.client import connect
 
 from asgi_ws_guard.cli._pages import GOING_AWAY, open_page, read_until, reset
@@ -283,6 +284,7 @@ def test_a_wrong_variable_ends_every_server_with_one_sentence(
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.skipif(not at_least("uvicorn", 0, 52), reason="an older uvicorn starts them again, whatever they say")
 def test_uvicorn_does_not_start_its_workers_again(tmp_path: Path) -> None:
     """The status says that they would fail again: the server ends, and does not repeat the sentence for ever."""
     done = start_and_end((*UVICORN_SANSIO.command, "--workers", "2"), {}, tmp_path)
@@ -313,6 +315,7 @@ def test_the_current_folder_is_importable(server: Server, tmp_path: Path) -> Non
         assert ask(running.port)["is_guarded"]
 
 
+@pytest.mark.skipif(not at_least("opentelemetry-instrumentation-fastapi", 0), reason="it is not installed")
 def test_the_instrumentation_of_fastapi_goes_on(tmp_path: Path) -> None:
     """In the same stack OpenTelemetry makes its spans of every message, and the application is clean."""
     env = {"OTEL_TRACES_EXPORTER": "console", "OTEL_BSP_SCHEDULE_DELAY": "50"}

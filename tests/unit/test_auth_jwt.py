@@ -89,6 +89,7 @@ def test_a_token_goes_through_the_policy() -> None:
         (RSA, KeySet([EC, OTHER, RSA]), "RS256"),
         (RSA, RSA, "RS256"),
     ],
+    ids=["rsa-pem", "rsa-dict", "ec-pem", "ed-dict", "set-dict", "set", "key"],  # no key of a run: xdist compares them
 )
 def test_public_keys_come_in_many_forms(key: Any, public: Any, algorithm: str) -> None:
     """PEM, JWK, JWK set, a key of joserfc."""
@@ -166,7 +167,7 @@ def _none() -> list[str]:
     return [f"{head}.{_part(claims())}.{end}" for head in heads for end in ("", "AA")]
 
 
-@pytest.mark.parametrize("token", _none())
+@pytest.mark.parametrize("token", _none(), ids=lambda _: "token")  # it holds the time, and xdist compares names
 def test_the_algorithm_none_is_refused(token: str) -> None:
     """In every spelling, with and without something where the signature would be."""
     assert take(jwt(SECRET, **STRICT), token) in ("truncated", "bad_signature")

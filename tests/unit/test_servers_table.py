@@ -54,6 +54,7 @@ SEEN: dict[str, list[BaseException]] = {
         error_of("autobahn.exception.Disconnected", "Attempt to send on a closed protocol", RuntimeError),
         error_of("autobahn.exception.Disconnected", base=RuntimeError),
     ],
+    "granian": [RuntimeError("ASGI flow error: Transport not initialized or closed")],
 }
 
 NEAR_MISSES: list[BaseException] = [
