@@ -63,7 +63,7 @@ GONE: tuple[Gone, ...] = (
     # later ones are silent; "not initialized" cannot be: the guard lets no send pass before the accept
     Gone(
         "granian",
-        "2.7 to 2.8.0",
+        "2.7.3 to 2.8.0",
         "builtins.RuntimeError",
         re.compile(r"^ASGI flow error: Transport not initialized or closed$"),
     ),

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter
-
     from asgi_ws_guard.plugins.otel.exporters import Providers
-else:
-    from opentelemetry.sdk._logs import export
-
-    # its name before 1.39 is the second one
-    _name = "InMemoryLogRecordExporter" if hasattr(export, "InMemoryLogRecordExporter") else "InMemoryLogExporter"
-    InMemoryLogRecordExporter = getattr(export, _name)
 
 
 @pytest.fixture

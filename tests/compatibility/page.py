@@ -8,6 +8,7 @@ from pathlib import Path
 from interop.servers import SERVERS
 
 from .limits import Limit, limit_of
+from .lowest import lowest_table
 from .results import MODES, Results
 from .scenarios import BOUND_S, FRAMEWORKS, LINGER_S, SCENARIOS
 
@@ -40,6 +41,7 @@ def make_page(results: Results) -> str:
         "\n".join(_table(results, used)) + "\n",
         *["\n".join(f"[^{number}]: {limit.text}" for number, limit in enumerate(used, 1)) + "\n"] * bool(used),
         "\n".join(_scenarios(results)) + "\n",
+        "\n".join(lowest_table()) + "\n",
         "\n".join(_measured(results)) + "\n",
     ]
     return "\n".join(parts)

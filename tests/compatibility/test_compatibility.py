@@ -12,6 +12,7 @@ import pytest
 from interop.servers import SERVERS, Server
 
 from .limits import LIMITS, limit_of
+from .lowest import lowest
 from .page import PAGE, lost, make_page
 from .results import read
 from .runs import complaint, run
@@ -87,3 +88,13 @@ OTHER = "Traceback (most recent call last):\n  File 'app.py', line 1\n    send()
 def test_what_a_log_complains_of(log: str, found: str) -> None:
     """A traceback, or a line of an error, that is not the application's own; its own comes with one line."""
     assert complaint(log) == found
+
+
+def test_the_lowest_versions_are_stated_once() -> None:
+    """Each server is left out below what pyproject.toml says, and uvicorn's sansio implementation below a later one."""
+    bounds = lowest()
+    assert {"asgiref", "structlog", "opentelemetry-api", "starlette", "quart"} < set(bounds)
+    for server in SERVERS:
+        assert server.since > (0,)
+        if server.name != "uvicorn-sansio":
+            assert bounds[server.distribution] == ".".join(str(number) for number in server.since)

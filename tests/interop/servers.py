@@ -94,8 +94,8 @@ UVICORN_LEGACY = _uvicorn(
     "uvicorn.protocols.websockets.websockets_impl",
     "websockets.legacy",
 )
-HYPERCORN = Server("hypercorn", "hypercorn", _HYPERCORN, ("hypercorn",))
-HYPERCORN_TRIO = Server("hypercorn-trio", "hypercorn", (*_HYPERCORN, "-k", "trio"), ("hypercorn", "trio"))
+HYPERCORN = Server("hypercorn", "hypercorn", _HYPERCORN, ("hypercorn",), (0, 17))
+HYPERCORN_TRIO = Server("hypercorn-trio", "hypercorn", (*_HYPERCORN, "-k", "trio"), ("hypercorn", "trio"), (0, 17))
 GRANIAN = Server(
     "granian",
     "granian",
@@ -104,12 +104,14 @@ GRANIAN = Server(
         *("--host", HOST, "--port", "{port}", "{app}"),
     ),
     ("granian",),
+    (2, 7, 3),
 )
 DAPHNE = Server(
     "daphne",
     "daphne",
     ("-m", "daphne", "--bind", HOST, "--port", "{port}", "--verbosity", "1", "{app}"),
     ("daphne",),
+    (4, 1),
 )
 
 SERVERS = (UVICORN_SANSIO, UVICORN_WSPROTO, UVICORN_LEGACY, HYPERCORN, GRANIAN, DAPHNE)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry._logs import NoOpLoggerProvider, SeverityNumber
-from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
-from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from otel_fixtures import InMemoryLogRecordExporter
 from stories import ACCEPT, CLOSE, HANDSHAKE_S, ROUTE, TEXT, Handler, accepted, echo, leaves, routed, serve, stays
 
 from asgi_ws_guard import (
@@ -34,9 +33,6 @@ from asgi_ws_guard.plugins.otel.attributes import SCHEMA_URL
 from asgi_ws_guard.plugins.otel.logs import LogsObserver
 from asgi_ws_guard.plugins.otel.tracing import TracingObserver
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
 
 
 def provider() -> tuple[LoggerProvider, InMemoryLogRecordExporter]:
