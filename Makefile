@@ -15,8 +15,13 @@ FOREIGN := a2wsgi anyio httptools httpx httpx2 itsdangerous jinja2 pytest pytest
 # Every interpreter that is supported, the lowest first.
 PYTHONS := python3.10 python3.11 python3.12 python3.13
 LOWEST := $(VENV)-lowest
-# What servers and frameworks of old warn of is theirs; our own deprecations stay errors.
-OLD_WARNINGS := -W "ignore::DeprecationWarning" -W "error::DeprecationWarning:asgi_ws_guard"
+# What servers and frameworks of old warn of is theirs; what we call that is deprecated stays an error.
+define OLD_WARNINGS
+filterwarnings=error
+ignore::DeprecationWarning
+error::DeprecationWarning:asgi_ws_guard
+endef
+export OLD_WARNINGS
 LOWEST_TESTS := tests/unit tests/interop/test_admission_servers.py tests/interop/test_auth_servers.py \
 	tests/interop/test_framework_adapters.py tests/interop/test_from_outside.py tests/interop/test_guarded_servers.py \
 	tests/interop/test_health_servers.py tests/interop/test_limits_redis.py tests/interop/test_limits_servers.py \
@@ -40,7 +45,7 @@ test-all:
 
 # The lowest versions of what is required, of the extras, and of each server and framework, from pyproject.toml.
 test-lowest: $(LOWEST)/.lowest
-	$(LOWEST)/bin/pytest --numprocesses $(JOBS) --dist loadfile $(OLD_WARNINGS) $(LOWEST_TESTS)
+	$(LOWEST)/bin/pytest --numprocesses $(JOBS) --dist loadfile -o "$$OLD_WARNINGS" $(LOWEST_TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(CODE)
