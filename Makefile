@@ -118,7 +118,7 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 $(LOWEST)/.lowest: pyproject.toml $(VENV)/.dev
 	$(INTERPRETER) -m venv --clear $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
-		--editable ".[auth,cli,limits,otel,redis]" --group lowest
+		--editable ".[auth,cli,limits,msgspec,orjson,otel,redis]" --group lowest
 	touch $@
 
 # What the name in PYTHON stands for; nothing when there is no such interpreter.
