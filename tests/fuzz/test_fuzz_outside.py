@@ -70,7 +70,7 @@ def test_any_variables_are_read_or_named(environment: dict[str, str]) -> None:
         SHORT,
         st.from_regex(r"(asgi_ws_guard\._close|no_such_module)(\.[a-z_]{1,5})?:[A-Za-z_]{1,9}(\(\))?", fullmatch=True),
         st.sampled_from(
-            ["may_send()", "CloseCode()", "CloseCode.GOING_AWAY.name()", "_Word.mro()", "may_send.__call__"]
+            ["may_send()", "legal_code()", "CloseCode.GOING_AWAY.name()", "_Word.mro()", "may_send.__call__"]
         ).map("asgi_ws_guard._close:".__add__),
     )
 )
