@@ -72,6 +72,7 @@ def _deadline(text: str) -> Drain:
 
 
 _NAMES = "names such as package.module:attribute or package.module:Class(), separated by commas"
+_OWN_GUARD = "none: the application has a guard of its own, give it the policies"
 _CODE = "a close code that may be sent (1000 to 1014, 3000 to 4999), or none"
 
 VARIABLES: Mapping[str, Variable] = {
@@ -148,13 +149,19 @@ def guard(app: Callable[..., object], environment: Mapping[str, str]) -> Callabl
     Wrap an application with the options that the variables give.
 
     Returns:
-        The guard; the application as it is when it has a guard already, whose options are its own.
+        The guard; the application as it is when it has a guard already, whose options are its own. Policies are never
+        left out silently.
 
     Raises:
         VariableError: A variable is wrong; it names the variable, the value and what is allowed.
     """
     options = read_options(environment)
     if is_guarded(app):
+        if options.get("policies"):  # a warning would leave the application open that was to be closed
+            name = variable_of("policies")
+            raise VariableError(
+                name, environment[name].strip(), "none: the application has a guard, which is to have them"
+            )
         if options:
             names = ", ".join(map(variable_of, options))
             _log.warning("the application has a guard with options of its own: not used: %s", names)

@@ -39,8 +39,9 @@ class WebSocketGuardMiddleware:
     """
     Give every WebSocket connection of an ASGI application the same contract on every server.
 
-    Wrap any application: ``app = WebSocketGuardMiddleware(app)``. A second guard around the same connection does
-    nothing. Under trio, options that need a timer (``cancel_after_s``, ``send_timeout_s``, ``watch``) have no effect.
+    Wrap any application: ``app = WebSocketGuardMiddleware(app)``. A guard inside of another one does nothing, unless it
+    has policies: then it is a guard in full, for which the other one is the server, and the observers of both hear.
+    Under trio, options that need a timer (``cancel_after_s``, ``send_timeout_s``, ``watch``) have no effect.
 
     Args:
         app: An ASGI application, of ASGI 3 or 2.
@@ -106,7 +107,7 @@ class WebSocketGuardMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        if scope.get("type") != "websocket" or HANDLE_KEY in scope:
+        if scope.get("type") != "websocket" or (HANDLE_KEY in scope and not self._options.asks):
             is_lifespan = scope.get("type") == "lifespan"
             if is_lifespan and self._options.drain is not None:
                 receive = drained_first(receive, self.drain)

@@ -90,6 +90,11 @@ class Options:
     message_policies: tuple[MessagePolicy, ...]
     drain: Drain | None
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is any policy."""
+        return bool(self.policies or self.message_policies)
+
 
 def check_options(
     *,

@@ -41,7 +41,7 @@ SESSION_S = 8 * 3600
 
 nonces = RedisNonces(REDIS) if REDIS else None  # None: in the memory of this one process
 tickets = Tickets(SECRET, lifetime_s=15, store=nonces, audience="chat")
-WAYS = {
+WAYS: dict[str, Policy] = {
     "ticket": Auth(tickets, source=offered("ticket")),
     # what an identity provider signs, from programs (Authorization) and pages (["bearer", token])
     "jwt": Auth(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ws_guard import CloseCode, ConfigurationError, Drain, Event, WebSocketGuardMiddleware
+from asgi_ws_guard import Allow, CloseCode, ConfigurationError, Drain, Event, Handshake, WebSocketGuardMiddleware
 from asgi_ws_guard._environment import (
     APP,
     VARIABLES,
@@ -189,6 +189,24 @@ def test_a_guarded_application_keeps_its_own_options(caplog: pytest.LogCaptureFi
     assert not caplog.messages
     assert guard(own, {"ASGI_WS_GUARD_LINGER_S": "3"}) is own
     assert caplog.messages == ["the application has a guard with options of its own: not used: ASGI_WS_GUARD_LINGER_S"]
+
+
+class Policies:
+    """A policy to name."""
+
+    def admit(self, handshake: Handshake) -> Allow:
+        """Let everybody in."""
+        return Allow()
+
+
+def test_policies_for_a_guarded_application_are_not_left_out() -> None:
+    """The server does not start without those that were asked for; none is what may be said."""
+    own = WebSocketGuardMiddleware(app)
+    with pytest.raises(
+        ConfigurationError, match=r"^ASGI_WS_GUARD_POLICIES='test_environment:Policies\(\)' .* has a guard"
+    ):
+        guard(own, {"ASGI_WS_GUARD_POLICIES": "test_environment:Policies()"})
+    assert guard(own, {"ASGI_WS_GUARD_POLICIES": "none"}) is own
 
 
 def test_an_error_that_is_not_of_a_variable_goes_on() -> None:

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from asgi_ws_guard import ConfigurationError, ConnectionHandle, WebSocketGuardMiddleware, current_connection
+from asgi_ws_guard import (
+    Allow,
+    ConfigurationError,
+    ConnectionHandle,
+    Deny,
+    Drop,
+    Handshake,
+    WebSocketGuardMiddleware,
+    current_connection,
+)
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -44,7 +53,7 @@ def test_other_scopes_get_the_servers_own_objects(scope: dict[str, Any]) -> None
 
 
 def test_a_guard_inside_a_guard_does_nothing() -> None:
-    """Two guards around one connection: the inner passes the same callables on, and each fact is told once."""
+    """Two guards without policies: the inner passes the same callables on, and each fact is told once."""
 
     async def main() -> None:
         server, outer_seen, inner_seen = ScriptedServer(), Recorder(), Recorder()
@@ -70,6 +79,71 @@ def test_a_guard_inside_a_guard_does_nothing() -> None:
         assert inner_seen.events == []
         assert server.types() == ["websocket.accept", "websocket.send", "websocket.close"]
         assert (outer.totals().attempted, inner.totals().attempted) == (2, 0)
+
+    run(main)
+
+
+async def unreachable(scope: Scope, receive: Receive, send: Send) -> None:
+    """Fail, for a policy denied."""
+    raise AssertionError("a stranger came in")
+
+
+class Shut:
+    """A policy that lets nobody in."""
+
+    def admit(self, handshake: Handshake) -> Deny:
+        """Deny."""
+        return Deny(401, reason="shut")
+
+
+class Mute:
+    """A policy that loses whatever the client says."""
+
+    def message(self, connection_id: str, direction: str, size: int) -> Allow | Drop:
+        """Drop what is received."""
+        return Drop("mute") if direction == "received" else Allow()
+
+
+def test_a_guard_inside_a_guard_asks_its_policies() -> None:
+    """One around a mounted application, say: whoever installs another one outside does not open it to everybody."""
+
+    async def main() -> None:
+        server, seen = ScriptedServer(), Recorder()
+        inner = WebSocketGuardMiddleware(unreachable, policies=[Shut()], observers=[seen])
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(inner, observers=()))
+        assert [message.get("status") for message in server.sent] == [401, None]
+        assert seen.names() == ["Opened", "PolicyApplied", "Ended", "Rejected"]
+
+    run(main)
+
+
+def test_a_guard_inside_a_guard_asks_about_messages() -> None:
+    """A policy that is asked about messages alone counts too, and both guards keep their promises."""
+
+    async def main() -> None:
+        server, outer_seen, inner_seen = ScriptedServer(), Recorder(), Recorder()
+        heard: list[str] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            assert scope["asgi_ws_guard.connection"] is current_connection()
+            await send(ACCEPT)
+            while (message := await receive())["type"] != "websocket.disconnect":
+                heard.append(message["type"])
+            while True:
+                await send(TEXT)
+                await asyncio.sleep(1)
+
+        inner = WebSocketGuardMiddleware(app, policies=[Mute()], observers=[inner_seen])
+        outer = WebSocketGuardMiddleware(inner, observers=[outer_seen])
+        server.connect()
+        server.text("hello")
+        server.disconnect(1001)
+        await server.call(outer)
+        assert heard == ["websocket.connect"]
+        assert (inner.totals().dropped, outer.totals().received) == ({"client_disconnected": 11}, 1)
+        assert outer_seen.names() == ["Opened", "Accepted", "Ended", "Closed"]
+        assert inner_seen.names()[-2:] == ["HandlerStopped", "Closed"]
 
     run(main)
 
