@@ -182,21 +182,22 @@ class Sending:
         if not self._is_busy:
             await session.loop.turn()
 
-    async def close(self, code: int, reason: str, *, keep_errors: bool) -> None:
+    async def close(self, code: int, reason: str, *, keep_errors: bool, translate: bool = True) -> None:
         """
         Send a close of the guard's own, after the connection's end was committed.
 
         Args:
             code: Close code that may be sent.
             reason: Close reason, at most 123 bytes of UTF-8.
-            keep_errors: False when an exception of the application is on its way, which must not be replaced; daphne
-                then closes with 1011 by itself, which it would not send for us.
+            keep_errors: False where nobody could hear of an exception, or another one is on its way.
+            translate: False when an exception goes on to the server: daphne then closes with 1011 by itself, which it
+                would not send for us.
 
         Raises:
             Exception: What the server raised, unless it says that the peer is gone.
         """
         try:
-            await self._write_close({"type": "websocket.close", "code": code, "reason": reason}, translate=keep_errors)
+            await self._write_close({"type": "websocket.close", "code": code, "reason": reason}, translate=translate)
         except asyncio.CancelledError as error:
             if self._waker is None or not self._waker.woke(error):
                 raise

@@ -642,7 +642,7 @@ class Session:
         if code is None:
             self.has_ended()  # before anything is awaited: no close comes that would shut the path
         else:
-            await self.sending.close(code, "", keep_errors=error is None)
+            await self.sending.close(code, "", keep_errors=error is None, translate=error is None)
 
     def _close_books(self, error: BaseException | None) -> tuple[Event, ...]:
         """Pass from the live connections to those that are over."""

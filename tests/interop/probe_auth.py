@@ -31,6 +31,7 @@ POLICIES: dict[str, list[Policy]] = {
     "/ticket": [Auth(Tickets(SECRET), source=query("ticket"))],
     "/jwt": [Auth(jwt(SECRET, algorithms=["HS256"], issuer=None, audience="chat"), source=bearer_header())],
     "/first": [FirstMessageAuth(ANN)],
+    "/broken": [FirstMessageAuth({}.__getitem__)],
 }
 
 

@@ -122,3 +122,14 @@ def test_the_first_message_comes_in_or_closes(running: Running) -> None:
         assert caught.value.rcvd is not None
         said = "" if running.server is DAPHNE else "rejected"  # daphne 4.2 sends no reason with a code
         assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, said)
+
+
+@pytest.mark.parametrize(("path", "message", "code"), [("/broken", TOKEN, 1011), ("/first", "x" * 9000, 1009)])
+def test_a_first_message_that_nobody_can_judge_closes(running: Running, path: str, message: str, code: int) -> None:
+    """An authenticator that raises, a message too long: the connection ends, on daphne by the private code."""
+    with library_client(running.port, path) as client:
+        client.send(message)
+        with pytest.raises(ConnectionClosed) as caught:
+            client.recv(timeout=5)
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == (code + 3000 if running.server is DAPHNE else code)
