@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -60,7 +61,7 @@ async def _ask(policy: Policy, handshake: Handshake, admitted: list[Policy]) -> 
         else:
             return Deny(body=b"", reason="not_a_decision")
     except Exception as error:  # noqa: BLE001 - fail closed
-        _log.error("policy %s raised at a handshake: denied", name_of(policy), exc_info=error)
+        _report(name_of(policy), error, "a handshake: denied")
         return Deny(status=500, body=b"", reason=FAILED)
     if fault is not None:
         _log.error("policy %s gave a malformed answer at a handshake: denied: %s", name_of(policy), fault)
@@ -96,7 +97,7 @@ async def welcome(
                 is_done, decision = await loop.within(decision, until_s - loop.time())
             fault = _welcome_fault(decision) if is_done else None
         except Exception as error:  # noqa: BLE001 - fail closed
-            _log.error("policy %s raised at a first message: closed", name, exc_info=error)
+            _report(name, error, "a first message: closed")
             return name, _FAILED
         if not is_done:
             return name, LATE
@@ -134,7 +135,7 @@ def release(admitted: list[Policy], connection_id: str) -> None:
             if isinstance(policy, ReleasingPolicy):
                 policy.release(connection_id)
         except Exception as error:  # noqa: BLE001 - the others are to hear of it too
-            _log.error("policy %s raised at a release", name_of(policy), exc_info=error)
+            _report(name_of(policy), error, "a release")
 
 
 def judge(
@@ -156,8 +157,14 @@ def judge(
         try:
             decision = policy.message(connection_id, direction, size)
         except Exception as error:  # noqa: BLE001 - fail closed
-            _log.error("policy %s raised at a message: closed", name_of(policy), exc_info=error)
+            _report(name_of(policy), error, "a message: closed")
             decision = Close(int(CloseCode.INTERNAL_ERROR), FAILED, CloseStatus.APP_ERROR)
         if not isinstance(decision, Allow):
             return name_of(policy), decision
     return "", ALLOW
+
+
+def _report(policy: str, error: Exception, at: str) -> None:
+    """Log what a policy raised and where, without its text: that of a `KeyError` is the token which was looked up."""
+    stack = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    _log.error("policy %s raised %s at %s\n%s", policy, type(error).__qualname__, at, stack)

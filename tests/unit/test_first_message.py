@@ -217,7 +217,7 @@ def test_a_receive_that_is_cancelled_meanwhile_loses_nothing() -> None:
     [
         (Close(4403, "who?"), 4403, "who?"),
         (Close(1005, ""), 1000, ""),
-        (ValueError("bug"), 4401, "policy_failed"),
+        (KeyError("token"), 4401, "policy_failed"),
         (Drop(), 4401, "policy_failed"),
         (Close("4403"), 4401, "policy_failed"),  # type: ignore[arg-type]
         (Allow(identity=Identity(["ann"])), 4401, "policy_failed"),  # type: ignore[arg-type]
