@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import re
 import sys
+import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from fastapi import FastAPI
 from quart import Quart
 
 from asgi_ws_guard import WebSocketGuardMiddleware
+from asgi_ws_guard.plugins import auth, limits, origin, shedding, timeouts
 from asgi_ws_guard.plugins.otel import attributes
 from asgi_ws_guard.testing import ScriptedServer
 
@@ -23,6 +28,16 @@ BLOCKS = [
     for page in PAGES
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL), 1)
 ]
+
+
+OF: dict[ModuleType, tuple[str, ...]] = {
+    auth: ("Auth", "FirstMessageAuth", "Tickets", "MemoryNonces", "RedisNonces", "jwt", "tokens"),
+    limits: ("Limits", "Rate", "ClientAddress"),
+    origin: ("Origin",),
+    shedding: ("Shedding",),
+    timeouts: ("Timeouts",),
+}
+"""What docs/policies.md lists the options of."""
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +128,24 @@ def test_every_name_of_telemetry_is_documented() -> None:
     names = {word.rstrip(".") for word in words if "." in word and not word.startswith("https:")}
     assert len(names) > 40
     assert [name for name in sorted(names) if name not in page] == []
+
+
+def test_the_options_of_the_policies_are_the_real_ones() -> None:
+    """docs/policies.md lists every option of everything public in the policies, with its real default."""
+    (listed,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "policies.md").read_text(), re.DOTALL)
+    parts = {
+        name: getattr(module, name) for module in (auth, limits, origin, shedding, timeouts) for name in OF[module]
+    }
+    told: dict[str, dict[str, Any]] = {}
+    for statement in ast.parse(listed).body:
+        assert isinstance(statement, ast.Expr)
+        call = statement.value
+        assert isinstance(call, ast.Call)
+        required = {one.id: inspect.Parameter.empty for one in call.args if isinstance(one, ast.Name)}
+        given = {one.arg: eval(ast.unparse(one.value), {"time": time}) for one in call.keywords if one.arg}
+        told[ast.unparse(call.func)] = {**required, **given}
+    real = {
+        name: {option: one.default for option, one in inspect.signature(part).parameters.items()}
+        for name, part in parts.items()
+    }
+    assert told == real
