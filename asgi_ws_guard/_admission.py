@@ -7,6 +7,7 @@ reported through the standard logger ``asgi_ws_guard``.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import traceback
@@ -17,7 +18,7 @@ from typing import Literal
 from ._close import CloseCode, CloseStatus
 from ._dispatch import name_of
 from ._events import Handshake, Identity
-from ._loops import AsyncioLoop, TrioLoop
+from ._loops import AsyncioLoop, TrioLoop, cancelled_itself
 from ._plugin import ALLOW, Allow, Close, Deny, Drop, FirstMessage, MessagePolicy, Policy, ReleasingPolicy
 from ._terms import NO_TERMS, Terms, allow_fault, close_fault, deny_fault
 
@@ -60,8 +61,10 @@ async def _ask(policy: Policy, handshake: Handshake, admitted: list[Policy]) -> 
             fault = deny_fault(decision)
         else:
             return Deny(body=b"", reason="not_a_decision")
-    except Exception as error:  # noqa: BLE001 - fail closed
-        _report(name_of(policy), error, "a handshake: denied")
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and not cancelled_itself():
+            raise
+        _report(name_of(policy), error, "a handshake: denied")  # fail closed
         return Deny(status=500, body=b"", reason=FAILED)
     if fault is not None:
         _log.error("policy %s gave a malformed answer at a handshake: denied: %s", name_of(policy), fault)
@@ -164,7 +167,7 @@ def judge(
     return "", ALLOW
 
 
-def _report(policy: str, error: Exception, at: str) -> None:
+def _report(policy: str, error: BaseException, at: str) -> None:
     """Log what a policy raised and where, without its text: that of a `KeyError` is the token which was looked up."""
     stack = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     _log.error("policy %s raised %s at %s\n%s", policy, type(error).__qualname__, at, stack)

@@ -136,6 +136,9 @@ class AsyncioLoop:
 
         Returns:
             Whether it is done, and its result.
+
+        Raises:
+            RuntimeError: It was cancelled, and not by its caller: nobody is to take that for a cancellation of theirs.
         """
         task = asyncio.ensure_future(awaitable)
         try:
@@ -144,6 +147,8 @@ class AsyncioLoop:
             if not task.done():
                 task.add_done_callback(_retrieve)
                 task.cancel()
+        if task.cancelled():
+            raise RuntimeError("cancelled by itself")
         return (True, task.result()) if task.done() else (False, None)
 
     def start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
@@ -246,6 +251,18 @@ def cancel_requests(task: object | None) -> int:
     if sys.version_info >= (3, 11) and isinstance(task, asyncio.Task):
         requests = task.cancelling()
     return requests
+
+
+def cancelled_itself() -> bool:
+    """
+    Tell of a `CancelledError` that was caught whether nobody has cancelled the running task: an error like others.
+
+    Returns:
+        Always False under trio, and on Python 3.10, where that cannot be known.
+    """
+    if sys.version_info < (3, 11) or running_loop() is None:
+        return False
+    return cancel_requests(asyncio.current_task()) == 0
 
 
 def interrupt(awaitable: Awaitable[Any]) -> bool:

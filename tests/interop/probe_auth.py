@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from asgi_ws_guard import Policy, WebSocketGuardMiddleware, current_connection
@@ -22,6 +23,14 @@ from asgi_ws_guard.plugins.origin import Origin
 TOKEN = "s3cr3t-token"
 SECRET = "s3cr3t-0123456789-0123456789-0123456789"
 
+
+async def cancelled(token: str) -> str:
+    """Await what somebody else has cancelled."""
+    work = asyncio.ensure_future(asyncio.sleep(1, token))
+    work.cancel()
+    return await work
+
+
 ANN = tokens({TOKEN: "ann"})
 POLICIES: dict[str, list[Policy]] = {
     "/origin": [Origin()],
@@ -31,6 +40,8 @@ POLICIES: dict[str, list[Policy]] = {
     "/ticket": [Auth(Tickets(SECRET), source=query("ticket"))],
     "/jwt": [Auth(jwt(SECRET, algorithms=["HS256"], issuer=None, audience="chat"), source=bearer_header())],
     "/first": [FirstMessageAuth(ANN)],
+    "/cancelled": [FirstMessageAuth(cancelled)],
+    "/cancelled-early": [Auth(cancelled, source=bearer_header())],
     "/broken": [FirstMessageAuth({}.__getitem__)],
 }
 

@@ -124,7 +124,10 @@ def test_the_first_message_comes_in_or_closes(running: Running) -> None:
         assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, said)
 
 
-@pytest.mark.parametrize(("path", "message", "code"), [("/broken", TOKEN, 1011), ("/first", "x" * 9000, 1009)])
+@pytest.mark.parametrize(
+    ("path", "message", "code"),
+    [("/broken", TOKEN, 1011), ("/cancelled", TOKEN, 1011), ("/first", "x" * 9000, 1009)],
+)
 def test_a_first_message_that_nobody_can_judge_closes(running: Running, path: str, message: str, code: int) -> None:
     """An authenticator that raises, a message too long: the connection ends, on daphne by the private code."""
     with library_client(running.port, path) as client:
@@ -133,3 +136,9 @@ def test_a_first_message_that_nobody_can_judge_closes(running: Running, path: st
             client.recv(timeout=5)
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == (code + 3000 if running.server is DAPHNE else code)
+
+
+def test_an_authenticator_that_is_cancelled_denies(running: Running) -> None:
+    """By somebody else than the server: the client has an answer, as of any other failure."""
+    status, reason, _ = denial(running, "/cancelled-early", headers=BEARER)
+    assert (status, reason) == ((403, "") if running.server is DAPHNE else (500, "failed"))

@@ -516,3 +516,22 @@ def test_behind_the_first_message_nothing_is_slower() -> None:
 
     _serve(handler, _Wants(_First()), prepare=_texts("token"))
     assert cells == ["websocket.send"]
+
+
+def test_an_answer_that_is_cancelled_by_others_closes() -> None:
+    """It is a failure of the policy, not a cancellation of the connection's, on every Python."""
+
+    class Cancelled(_First):
+        async def __call__(self, payload: str | bytes, /) -> Allow:
+            work = asyncio.ensure_future(asyncio.sleep(1))
+            work.cancel()
+            await work
+            return Allow()
+
+    async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+        await receive()
+        await send(ACCEPT)
+
+    server, seen = _serve(handler, _Wants(Cancelled()), prepare=_texts("token"))
+    assert server.types() == ["websocket.accept", "websocket.close"]
+    assert (server.sent[1]["code"], seen.one(PolicyApplied).reason) == (4401, "policy_failed")

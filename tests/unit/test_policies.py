@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable
 from typing import Any
 
@@ -190,6 +191,25 @@ def test_a_policy_that_fails_denies(answer: object, is_async: bool, caplog: pyte
         assert "test_policies._Admits raised ValueError at a handshake: denied\n" in caplog.text
         assert ", in _now\n" in caplog.text
     assert "s3cr3t" not in caplog.text
+
+
+def test_a_policy_whose_own_work_is_cancelled_denies() -> None:
+    """That is an error of the policy; on Python 3.10, where nobody can tell, it goes up as a cancellation."""
+
+    class Cancelled:
+        async def admit(self, handshake: Handshake) -> Allow:
+            work = asyncio.ensure_future(asyncio.sleep(1))
+            work.cancel()
+            await work
+            return Allow()
+
+    if sys.version_info >= (3, 11):
+        server, seen, called = _knock(Cancelled())
+        assert (server.sent[0]["status"], seen.one(PolicyApplied).reason) == (500, "policy_failed")
+        assert not called
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            _knock(Cancelled())
 
 
 def test_a_handshake_cancelled_while_a_policy_thinks_is_over() -> None:

@@ -165,9 +165,26 @@ def report(who: str, error: Exception) -> None:
     _log.error("%s raised %s at %s: denied", who, type(error).__qualname__, place)
 
 
+class _CancelledItself(Exception):
+    """What an authenticator awaited was cancelled, and the handshake was not."""
+
+
 async def _within(answer: Awaitable[Answer], timeout_s: float | None) -> Answer:
     try:
         asyncio.get_running_loop()
     except RuntimeError:  # trio: no timer there (G14)
         return await answer
-    return await asyncio.wait_for(answer, timeout_s)
+    task = asyncio.ensure_future(answer)
+    try:
+        await asyncio.wait(
+            {task}, timeout=timeout_s
+        )  # not `wait_for`, which hands on a cancellation of the answer's own
+    finally:
+        if not task.done():
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            task.cancel()
+    if not task.done():
+        raise TimeoutError
+    if task.cancelled():
+        raise _CancelledItself
+    return task.result()
