@@ -1,5 +1,5 @@
 """
-A chat that lets in whom it knows, and no more of them than it can serve: every policy of the guard, to copy from.
+A chat that lets in whom it knows, and no more of them than it can serve: every policy, and the drain, to copy from.
 
 Run it, open http://127.0.0.1:8000/ and choose a name::
 
@@ -16,7 +16,6 @@ log, has a secret. docs/policies.md says what each policy stops.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -27,7 +26,8 @@ from fastapi import Body, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import FileResponse
 from starlette.middleware.sessions import SessionMiddleware
 
-from asgi_ws_guard import Policy, WebSocketGuardMiddleware, current_connection
+from asgi_ws_guard import Drain, Policy, WebSocketGuardMiddleware, current_connection
+from asgi_ws_guard.hub import Hub
 from asgi_ws_guard.plugins.auth import Auth, FirstMessageAuth, RedisNonces, Tickets, bearer_header, json_field, jwt
 from asgi_ws_guard.plugins.auth import subprotocol as offered
 from asgi_ws_guard.plugins.limits import Limits, Rate
@@ -80,8 +80,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 app.add_middleware(SessionMiddleware, secret_key=SECRET, max_age=SESSION_S, same_site="strict")
-app.add_middleware(WebSocketGuardMiddleware, policies=POLICIES)
-members: set[WebSocket] = set()
+app.add_middleware(WebSocketGuardMiddleware, policies=POLICIES, drain=Drain(deadline_s=8))
+hub = Hub()
 
 
 @app.get("/")
@@ -109,11 +109,7 @@ async def ticket(request: Request) -> dict[str, str]:
 async def chat(websocket: WebSocket) -> None:
     """Pass on what is said. Who is here is known, and has not said too much too fast: nothing to check."""
     await websocket.accept()
-    members.add(websocket)
-    try:
-        async for text in websocket.iter_text():
-            identity = current_connection().identity
-            said = {"user": identity and identity.subject, "text": text}
-            await asyncio.gather(*(member.send_json(said) for member in members))
-    finally:
-        members.discard(websocket)
+    hub.join(websocket, "chat")
+    async for text in websocket.iter_text():
+        identity = current_connection().identity
+        await hub.send_to_room("chat", {"user": identity and identity.subject, "text": text})

@@ -16,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 from quart import Quart
 
+import asgi_ws_guard
 from asgi_ws_guard import WebSocketGuardMiddleware
 from asgi_ws_guard.plugins import auth, limits, origin, shedding, timeouts
 from asgi_ws_guard.plugins.otel import attributes
@@ -31,6 +32,7 @@ BLOCKS = [
 
 
 OF: dict[ModuleType, tuple[str, ...]] = {
+    asgi_ws_guard: ("Drain",),
     auth: ("Auth", "FirstMessageAuth", "Tickets", "MemoryNonces", "RedisNonces", "jwt", "tokens"),
     limits: ("Limits", "Rate", "ClientAddress"),
     origin: ("Origin",),
@@ -131,11 +133,9 @@ def test_every_name_of_telemetry_is_documented() -> None:
 
 
 def test_the_options_of_the_policies_are_the_real_ones() -> None:
-    """docs/policies.md lists every option of everything public in the policies, with its real default."""
+    """docs/policies.md lists every option of the policies and of the drain, with its real default."""
     (listed,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "policies.md").read_text(), re.DOTALL)
-    parts = {
-        name: getattr(module, name) for module in (auth, limits, origin, shedding, timeouts) for name in OF[module]
-    }
+    parts = {name: getattr(module, name) for module, names in OF.items() for name in names}
     told: dict[str, dict[str, Any]] = {}
     for statement in ast.parse(listed).body:
         assert isinstance(statement, ast.Expr)

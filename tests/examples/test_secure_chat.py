@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -201,6 +202,21 @@ def test_a_program_shows_its_token_in_a_header(tmp_path: Path) -> None:
         with enter(server, None, bearer("chat")) as robot:
             robot.send("hello")
             assert json.loads(robot.recv(TIMEOUT_S)) == {"user": "robot", "text": "hello"}
+
+
+def test_a_deployment_asks_everybody_to_come_again(tmp_path: Path) -> None:
+    """On SIGTERM 1012 and when to come again; the process ends by itself."""
+    with running_server(TARGET, log=tmp_path / "log", environment={"CHAT_SECRET": SECRET}) as server:
+        with enter(server, mint("ada")) as ada:
+            server.process.terminate()
+            with pytest.raises(ConnectionClosed):
+                ada.recv(TIMEOUT_S)
+        assert ada.close_code == 1012
+        assert re.fullmatch(r"retry_after=\d+", ada.close_reason or "")
+        server.process.wait(TIMEOUT_S)
+        log = server.log.read_text()
+    assert "Application shutdown complete" in log
+    assert "Traceback" not in log
 
 
 def test_no_secret_is_in_the_log(chat: Server) -> None:
