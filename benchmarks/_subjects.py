@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import structlog
 
-from asgi_ws_guard import ALLOW, Allow, WebSocketGuardMiddleware
+from asgi_ws_guard import ALLOW, Allow, Identity, Policy, WebSocketGuardMiddleware
+from asgi_ws_guard.plugins.auth import Auth
+from asgi_ws_guard.plugins.limits import Limits, Rate
+from asgi_ws_guard.plugins.origin import Origin
+from asgi_ws_guard.plugins.shedding import Shedding
 from asgi_ws_guard.plugins.timeouts import Timeouts
 
 App = Callable[..., Any]
@@ -43,6 +48,18 @@ class Gated:
 
 
 ALL_TIMEOUTS = Timeouts(handshake_s=10.0, idle_s=60.0, max_age_s=3600.0, send_s=10.0)
+PLENTY = Rate(1e9)
+
+
+def every_policy() -> list[Policy]:
+    """Make all that there is, with every limit on messages; none of it refuses anything here."""
+    return [
+        Shedding(),
+        Origin(),
+        Auth(lambda handshake: Identity("ann", time.time() + 3600)),
+        Limits(connections=10**6, per_identity=10**6, messages=PLENTY, bytes_received=PLENTY, max_message_bytes=10**6),
+        ALL_TIMEOUTS,
+    ]
 
 
 WRAPPERS: dict[str, Callable[[App], App]] = {
@@ -53,6 +70,7 @@ WRAPPERS: dict[str, Callable[[App], App]] = {
     "guard, send deadline": lambda app: WebSocketGuardMiddleware(app, send_timeout_s=10.0),
     "guard, one gate": lambda app: WebSocketGuardMiddleware(app, policies=(Gated(),)),
     "guard, gate and all timeouts": lambda app: WebSocketGuardMiddleware(app, policies=(Gated(), ALL_TIMEOUTS)),
+    "guard, every policy": lambda app: WebSocketGuardMiddleware(app, policies=every_policy()),
 }
 """The subjects of the comparison, by name."""
 

@@ -28,7 +28,7 @@ from ._subjects import WRAPPERS, App, scope, silence_logs, spread, verdict
 
 MESSAGES = 4000
 BLOCK = 300
-POLICIES = ("guard, one gate", "guard, gate and all timeouts")
+POLICIES = ("guard, one gate", "guard, gate and all timeouts", "guard, every policy")
 BUDGETS = {
     "guard, no observer": 1.5,
     "guard, structlog": 1.5,
