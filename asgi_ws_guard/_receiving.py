@@ -502,11 +502,15 @@ class Receiving:
         Read until nothing has come for a while; only the books hear of it.
 
         Whether there is anything cannot be seen: who waits for room goes on only in the next turn. And hypercorn 0.18
-        delivers behind the disconnect what it had in its hands when the connection closed.
+        delivers behind the disconnect what it had in its hands when the connection closed. Who repeats the disconnect
+        is not hypercorn but a guard in between, which would do so for ever.
         """
+        disconnects = 0
         with contextlib.suppress(Exception):  # nothing comes behind it, and there is nobody to raise it to
-            while True:
-                self._session.take_in(await asyncio.wait_for(self.read(), DRAIN_S))
+            while disconnects < 2:
+                message = await asyncio.wait_for(self.read(), DRAIN_S)
+                disconnects += message.get("type") == "websocket.disconnect"
+                self._session.take_in(message)
 
     def _running(self) -> bool:
         return self._reader is not None and self._reader.running

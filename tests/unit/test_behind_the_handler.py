@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ws_guard import WebSocketGuardMiddleware
+from asgi_ws_guard import Allow, Handshake, WebSocketGuardMiddleware
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import ScriptedServer, run
 
@@ -106,3 +106,27 @@ def test_what_a_handler_left_unread_is_read_on_hypercorn_alone(module: str, read
         return guard.totals().received, server.receives
 
     assert run(main) == (read, 0)
+
+
+def test_a_guard_inside_a_guard_does_not_read_its_disconnect_for_ever() -> None:
+    """On hypercorn both are served by its task, and the outer one repeats the disconnect; no task is left."""
+
+    class Everybody:
+        def admit(self, handshake: Handshake) -> Allow:
+            return Allow()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        await receive()
+
+    async def main() -> None:
+        server, before = ScriptedServer(), len(asyncio.all_tasks())
+        server.connect()
+        server.disconnect()
+        inner = WebSocketGuardMiddleware(app, observers=(), policies=[Everybody()])
+        await _served_by("hypercorn.asyncio.task_group", WebSocketGuardMiddleware(inner, observers=()), server)
+        await asyncio.sleep(5)
+        assert len(asyncio.all_tasks()) == before
+
+    run(main)
