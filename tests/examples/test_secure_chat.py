@@ -166,10 +166,14 @@ def test_one_user_has_five_connections(chat: Server) -> None:
 def test_too_many_attempts_are_denied(tmp_path: Path) -> None:
     """429 with Retry-After, also for those who know no ticket: guessing is not free."""
     with running_server(TARGET, log=tmp_path / "log", environment={"CHAT_SECRET": SECRET}) as server:
-        answers = [refused(server, None) for _ in range(61)]
-        assert answers[:60] == [(401, "no_token", None)] * 60
-        assert answers[60][:2] == (429, "attempts_per_address")
-        assert int(answers[60][2] or 0) >= 1
+        answers: list[tuple[int, str, str | None]] = []
+        while not answers or (answers[-1][0] == 401 and len(answers) < 600):  # one more comes free each second
+            answers.append(refused(server, None))
+        *before, (status, reason, retry_after) = answers
+        assert len(before) >= 60
+        assert set(before) == {(401, "no_token", None)}
+        assert (status, reason) == (429, "attempts_per_address")
+        assert int(retry_after or 0) >= 1
 
 
 def test_the_first_message_can_be_the_ticket(tmp_path: Path) -> None:
