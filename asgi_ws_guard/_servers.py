@@ -39,6 +39,13 @@ GONE: tuple[Gone, ...] = (
         "builtins.RuntimeError",
         re.compile(r"^Unexpected ASGI message 'websocket\.(send|close)', after sending 'websocket\.close'"),
     ),
+    # the accept found the transport closing: the server says nothing, and goes on to wait for an accept
+    Gone(
+        "uvicorn websockets-sansio, behind the accept",
+        "0.54",
+        "builtins.RuntimeError",
+        re.compile(r"^Expected ASGI message 'websocket\.accept', .* but got 'websocket\.send'\.$"),
+    ),
     # the server has ended its own side, behind a client that left without a close, and has not said so yet
     Gone(
         "uvicorn websockets, close",

@@ -32,7 +32,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             record["end"] = "cancelled"
             raise
         finally:
-            print(json.dumps({"probe": record}), flush=True)
+            _tell(record)
+
+
+def _tell(record: dict[str, Any]) -> None:
+    """Write a line in one go: two workers share the output."""
+    print(json.dumps({"probe": record}) + "\n", end="", flush=True)
 
 
 async def _live(receive: Any, send: Any) -> None:
@@ -40,7 +45,7 @@ async def _live(receive: Any, send: Any) -> None:
     while message["type"] != "lifespan.shutdown":
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
-    print(json.dumps({"probe": {"path": "lifespan", "end": "shutdown"}}), flush=True)
+    _tell({"path": "lifespan", "end": "shutdown"})
 
 
 async def _opened(receive: Any, send: Any) -> None:

@@ -47,6 +47,10 @@ GONE_ERRORS: list[Callable[[], Exception]] = [
     _foreign("uvicorn.protocols.utils", "ClientDisconnected", OSError),
     lambda: RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.close' or response ..."),
     lambda: RuntimeError("Unexpected ASGI message 'websocket.close', after sending 'websocket.close' or response ..."),
+    lambda: RuntimeError(
+        "Expected ASGI message 'websocket.accept', 'websocket.close' or 'websocket.http.response.start' "
+        "but got 'websocket.send'."
+    ),
     lambda: RuntimeError("Cannot call write() after write_eof()"),
     lambda: AttributeError("'WebSocketProtocol' object has no attribute 'transfer_data_task'"),
     lambda: _foreign("hypercorn.utils", "UnexpectedMessageError")(_STATES.format("websocket.send", "CLOSED")),

@@ -31,6 +31,10 @@ UVICORN_SEND = (
     "Unexpected ASGI message 'websocket.send', after sending 'websocket.close' or response already completed."
 )
 UVICORN_CLOSE = "Unexpected ASGI message 'websocket.close', after sending 'websocket.close'."
+UVICORN_ACCEPT = (
+    "Expected ASGI message 'websocket.accept', 'websocket.close' or 'websocket.http.response.start' "
+    "but got 'websocket.send'."
+)
 HYPERCORN = "Unexpected message type, websocket.send given the state ASGIWebsocketState."
 
 SEEN: dict[str, list[BaseException]] = {
@@ -42,6 +46,7 @@ SEEN: dict[str, list[BaseException]] = {
         ConnectionClosed(1001, "", Initiator.CLIENT),
     ],
     "uvicorn websockets, sansio and wsproto": [RuntimeError(UVICORN_SEND), RuntimeError(UVICORN_CLOSE)],
+    "uvicorn websockets-sansio, behind the accept": [RuntimeError(UVICORN_ACCEPT)],
     "uvicorn websockets, close": [RuntimeError("Cannot call write() after write_eof()")],
     "uvicorn websockets, close behind the accept": [
         AttributeError("'WebSocketProtocol' object has no attribute 'transfer_data_task'")
