@@ -19,7 +19,7 @@ from .._events import DropReason
 from .._exceptions import ConnectionClosed
 from .._handle import ConnectionHandle
 from .._loops import AsyncioLoop
-from .._outlet import Outlet, Unfinished
+from .._outlet import Outlet, Unfinished, begin
 from .._state import State
 from ._encoding import Encoded
 from ._limits import Limits
@@ -49,13 +49,14 @@ class Channel:
     """
 
     __slots__ = (
-        "_begin",
         "_connection",
         "_has_failed",
         "_is_busy",
         "_limits",
         "_outbox",
         "_outlet",
+        "_run",
+        "_send",
         "_slices",
         "_sums",
         "_task",
@@ -87,7 +88,7 @@ class Channel:
         self.handle = handle
         self.connection_id = handle.connection_id
         self._outlet = Outlet(handle._session)
-        self._begin = self._outlet.begin
+        self._send, self._run = self._outlet.send, self._outlet.run
         self._connection = handle._session.connection
         self._limits = limits
         self._sums = sums
@@ -118,7 +119,7 @@ class Channel:
             return False
         self._is_busy = True
         try:
-            rest = self._begin(message.message())
+            rest = begin(self._send, self._run, message.template.copy())
         except Exception as error:  # noqa: BLE001 - the sender is not to suffer for one of its many receivers
             return self._failed(error, tally)
         finally:
@@ -166,14 +167,14 @@ class Channel:
         if closing is not None:
             self._sums.closed += 1
             limit_s = self._limits.send_timeout_s or CLOSE_S
-            self._run(_within(closing, limit_s))
+            self._task_of(_within(closing, limit_s))
 
     def _start(self, rest: Unfinished | None) -> None:
         self._is_busy = True
-        self._task = self._run(self._drain(rest))
+        self._task = self._task_of(self._drain(rest))
         self._task.add_done_callback(self._stopped)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _task_of(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = AsyncioLoop().start(work, Context())
         self._work.add(task)
         task.add_done_callback(self._work.discard)
@@ -183,7 +184,7 @@ class Channel:
         """Send what waits, one after the other, for as long as there is something."""
         while True:
             if rest is not None:
-                await self._send(rest)
+                await self._finish(rest)
             await self._slices.wait()
             message = self._take()
             if message is None:
@@ -191,7 +192,7 @@ class Channel:
                 return
             rest = None
             try:
-                rest = self._begin(message.message())
+                rest = begin(self._send, self._run, message.message())
             except Exception as error:  # noqa: BLE001 - nobody awaits this task
                 self._failed(error, None)
             else:
@@ -203,7 +204,7 @@ class Channel:
         if self._task is task:
             self._task, self._is_busy = None, False
 
-    async def _send(self, rest: Unfinished) -> None:
+    async def _finish(self, rest: Unfinished) -> None:
         """Wait for the end of a send, with the deadline that only a send which waits has to have."""
         timeout_s = self._limits.send_timeout_s
         timer = None if timeout_s is None else AsyncioLoop().later(timeout_s, self._time_out)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._exceptions import ConfigurationError
@@ -29,16 +29,21 @@ class Encoded:
         payload: Text or bytes.
         size: Bytes of the payload, of UTF-8 for text.
         key: What it is the latest of, for the overflow policy "latest_by_key"; None: of nothing.
+        template: The ASGI message; each connection gets a copy, for what stands around the guard may change it.
     """
 
     payload: str | bytes
     size: int
     key: str | None = None
+    template: dict[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        kind = "text" if isinstance(self.payload, str) else "bytes"
+        object.__setattr__(self, "template", {"type": "websocket.send", kind: self.payload})
 
     def message(self) -> Message:
-        """Give the ASGI message, a new one for each connection: what stands around the guard may change it."""
-        payload = self.payload
-        return {"type": "websocket.send", "text" if payload.__class__ is str else "bytes": payload}
+        """Give the ASGI message, a new one for each connection."""
+        return dict(self.template)
 
 
 def find_encoder(encoder: object) -> Encoder:

@@ -19,6 +19,10 @@ LOOK_EVERY = 16
 LARGE_BYTES = 4096
 """From this size on the clock is looked at after each message: compressing 64 KiB takes a millisecond."""
 
+END_S = 1e-4
+"""Seconds that the end of a connection takes of the loop's next turn: its handler, the guard and the server finish in
+it, all those together that were found dead in this one (uvicorn 0.54: 60 to 100 µs each)."""
+
 
 class Fan:
     """
@@ -71,7 +75,8 @@ class Fans:
         pending, message, tally = fan.pending, fan.message, fan.tally
         every = 1 if message.size > LARGE_BYTES else LOOK_EVERY
         while pending:
-            await self._slices.wait()
+            if self._slices.is_over():
+                await self._slices.wait()
             earlier = () if self._active[0] is fan else self._before(fan)
             sent, left = 0, every
             while pending and left:
@@ -83,6 +88,8 @@ class Fans:
                         self._sums.sent += 1
                 if channel.offer(message, tally):
                     sent += 1
+                elif channel.is_over:
+                    self._slices.charge(END_S)
             tally.sent += sent
             self._sums.sent += sent
         self._active.remove(fan)

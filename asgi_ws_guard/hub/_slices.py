@@ -34,6 +34,16 @@ class Slices:
             return False
         return self._clock() >= self._until_s
 
+    def charge(self, cost_s: float) -> None:
+        """
+        Take time of this turn for work that this one leaves to the next.
+
+        Args:
+            cost_s: Seconds that it is going to take.
+        """
+        if self._until_s is not None:
+            self._until_s -= cost_s
+
     async def wait(self) -> None:
         """Let the loop go round for as long as its turn is spent."""
         while self.is_over():  # noqa: ASYNC110 - nobody sets an event for the turn of a loop
