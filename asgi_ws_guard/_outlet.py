@@ -12,7 +12,8 @@ it has to fetch for each of them, so one object fewer counts more than some inst
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Generator, Iterator
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ._close import CloseStatus, legal_reason
@@ -22,7 +23,6 @@ from ._types import Message, Send
 if TYPE_CHECKING:
     from ._session import Session
 
-Run = Callable[..., Any]
 _DONE = object()
 
 
@@ -32,10 +32,10 @@ class Outlet:
 
     Attributes:
         send: The application's `send`.
-        run: Runs a call in the context of this way.
+        context: Of this way, in which nobody is.
     """
 
-    __slots__ = ("_connection", "_session", "run", "send")
+    __slots__ = ("_session", "context", "send")
 
     def __init__(self, session: Session) -> None:
         """
@@ -45,14 +45,13 @@ class Outlet:
             session: The connection's session, on an asyncio loop.
         """
         self._session = session
-        self._connection = session.connection
         self.send: Send = session.path.send
-        self.run: Run = session.receiving.context.copy().run
+        self.context = session.receiving.context.copy()
 
     @property
     def why_dropped(self) -> DropReason:
         """What ended the connection, and so why a message is dropped."""
-        end = self._connection.ended
+        end = self._session.connection.ended
         return DropReason.HANDLER_DONE if end is None else end.because
 
     def drop(self, reason: DropReason | None = None) -> DropReason:
@@ -106,23 +105,23 @@ class Unfinished:
     one to see it: a future that is done meanwhile is no exception.
     """
 
-    __slots__ = ("_first", "_iterator", "_run")
+    __slots__ = ("_context", "_first", "_iterator")
 
-    def __init__(self, iterator: Iterator[Any], first: object, run: Run) -> None:
+    def __init__(self, iterator: Iterator[Any], first: object, context: Context) -> None:
         """
         Keep a send.
 
         Args:
             iterator: Of the coroutine.
             first: What it waits for.
-            run: Runs a call in the context that the coroutine was begun in.
+            context: That the coroutine was begun in.
         """
         self._iterator: Any = iterator
         self._first = first
-        self._run = run
+        self._context = context
 
     def __await__(self) -> Generator[Any, Any, None]:
-        waits_for, run, iterator = self._first, self._run, self._iterator
+        waits_for, run, iterator = self._first, self._context.run, self._iterator
         while True:
             step, argument = iterator.send, None
             try:
@@ -135,7 +134,7 @@ class Unfinished:
                 return
 
 
-def begin(send: Send, run: Run, message: Message) -> Unfinished | None:
+def begin(send: Send, context: Context, message: Message) -> Unfinished | None:
     """
     Send a message as far as it goes without waiting.
 
@@ -144,7 +143,7 @@ def begin(send: Send, run: Run, message: Message) -> Unfinished | None:
 
     Args:
         send: Of an `Outlet`.
-        run: Of the same one.
+        context: Of the same one.
         message: A `websocket.send` that nobody else has; the connection is open.
 
     Returns:
@@ -156,5 +155,5 @@ def begin(send: Send, run: Run, message: Message) -> Unfinished | None:
         ConnectionClosed: The peer is gone, and the guard's option ``late_sends`` is "raise".
     """
     iterator: Any = send(message).__await__()
-    first = run(next, iterator, _DONE)
-    return None if first is _DONE else Unfinished(iterator, first, run)
+    first = context.run(next, iterator, _DONE)
+    return None if first is _DONE else Unfinished(iterator, first, context)

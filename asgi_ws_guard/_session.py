@@ -395,16 +395,16 @@ class Session:
         """
         if self.connection.finished:
             events = tuple(event for event in events if isinstance(event, Terminal | Leaked))
-        if events and self._dispatch.observers:
-            self._reported = self._dispatch.tell(events, self._reported)
         if self._end_calls is not None and any(isinstance(event, Ended) for event in events):
             calls, self._end_calls = self._end_calls, None
             for call in calls:
                 self._call_at_end(call)
+        if events and self._dispatch.observers:
+            self._reported = self._dispatch.tell(events, self._reported)
 
     def on_end(self, call: Callable[[ConnectionHandle], object]) -> None:
         """
-        Call somebody when the end is committed, before any other task hears of it; at once when it has been.
+        Call somebody when the end is committed, before anybody else hears of it; at once when it has been.
 
         Args:
             call: Is given the handle. What it raises is logged.

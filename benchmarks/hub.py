@@ -1,9 +1,16 @@
 """
 What a broadcast of the hub costs, beside a plain loop of raw sends and what others offer, in one process.
 
-Run it with ``python -m benchmarks.hub``. The members are uvicorn's own protocol objects on a transport that throws
-everything away: the work of a server is in the price, the kernel's is not. Rounds of all subjects are interleaved, and
-medians are compared. Time is that of the processor, so that what else runs on the machine does not count.
+Run it with ``python -m benchmarks.hub``. All subjects are served by uvicorn's own protocol objects on a transport that
+throws everything away, and are measured until everybody's message is there: Channels' group and python-socketio's room
+return when a message is queued, so what their calls alone take stands beside it. Rounds are interleaved, and medians
+are compared, in time of the processor, so that what else runs on the machine does not count.
+
+uvicorn's send is in each figure, which bounds every ratio: nobody is faster than the loop of raw sends. So the same is
+shown with an empty coroutine in the place of the server, where what is left is the price of whoever sends.
+
+Channels has fewer members: after each message a consumer asks its layer in memory for the next one, which walks all its
+channels, so that a broadcast to 10,000 takes a quarter of a minute.
 """
 
 from __future__ import annotations
@@ -16,204 +23,270 @@ import platform
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from channels.layers import InMemoryChannelLayer
-from engineio.async_socket import AsyncSocket
 from rich.console import Console
 from rich.table import Table
-from socketio import AsyncServer
-from uvicorn.config import Config
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from uvicorn.server import ServerState
 
 from asgi_ws_guard import WebSocketGuardMiddleware
 from asgi_ws_guard.hub import Hub
 
-from ._subjects import verdict
+from ._crowd import Crowd, Nobody, NullTransport
+from ._subjects import App, verdict
 
 ROOM = "room"
 OUTBOX = 16
 """Messages that may wait for a stalled member."""
 TEXT = '{"type":"message","text":"hello, everybody"}'
 MESSAGE = {"type": "websocket.send", "text": TEXT}
-HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+CHANNELS_MEMBERS = 1000
+SOCKETIO_CONNECT = b"\x81\x82\0\0\0\0" + b"40"
+"""The first packet of a Socket.IO client, in a frame whose mask changes nothing."""
+DEATHS_ROUNDS = 5
+
+Subject = Callable[[], Awaitable[object]]
 
 
-class NullTransport:
+@dataclass
+class Measured:
     """
-    Takes everything, and notes when.
+    One way of telling all.
 
     Attributes:
-        at_s: When the last bytes came, in seconds.
+        members: How many it reaches.
+        run: Does it, until everybody has the message.
+        took_s: Seconds of the processor, for each round.
+        returned_s: Seconds until the call alone returned.
     """
 
-    def __init__(self) -> None:
-        self.at_s = 0.0
+    members: int
+    run: Callable[[], Awaitable[float]]
+    took_s: list[float] = field(default_factory=list)
+    returned_s: list[float] = field(default_factory=list)
 
-    def write(self, data: bytes) -> None:
-        """Throw bytes away."""
-        self.at_s = time.process_time()
+    @property
+    def each_s(self) -> float:
+        """Median of the seconds for each member."""
+        return median(self.took_s) / self.members
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Know nothing."""
-        return default
-
-    def is_closing(self) -> bool:
-        """Stay open."""
-        return False
-
-    def close(self) -> None:
-        """Stay open."""
-
-    def pause_reading(self) -> None:
-        """There is nothing to read."""
-
-    resume_reading = pause_reading
+    @property
+    def call_each_s(self) -> float:
+        """Median of the seconds for each member, of the call alone."""
+        return median(self.returned_s) / self.members
 
 
-class Members:
-    """
-    Connections of uvicorn that have joined a hub.
+def joining(hub: Hub | None) -> App:
+    """Make a guarded application whose members join a hub and only receive."""
 
-    Attributes:
-        hub: The hub.
-        protocols: uvicorn's side of each.
-    """
-
-    def __init__(self, hub: Hub | None) -> None:
-        self.hub = hub
-        self.protocols: list[Any] = []
-        guarded: Any = WebSocketGuardMiddleware(self._app, observers=())
-        self._config = Config(guarded, log_level="critical", lifespan="off", ws_ping_interval=None)
-        self._config.load()
-        self._state = ServerState()
-
-    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        if self.hub is not None:
-            self.hub.join(scope, ROOM)
+        if hub is not None:
+            hub.join(scope, ROOM)
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    async def come(self, number: int) -> None:
-        """Let a number of members come."""
-        for _ in range(number):
-            protocol: Any = WebSocketsSansIOProtocol(self._config, self._state, {}, asyncio.get_running_loop())
-            protocol.connection_made(NullTransport())
-            protocol.data_received(HANDSHAKE)
-            self.protocols.append(protocol)
-        while not all(one.handshake_complete for one in self.protocols):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(1.0)
-
-    async def go(self) -> None:
-        """Let all go."""
-        for one in self.protocols:
-            one.connection_lost(None)
-        while self._state.tasks:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    return WebSocketGuardMiddleware(app, observers=())
 
 
-async def interleaved(subjects: dict[str, Callable[[], Awaitable[object]]], rounds: int) -> dict[str, float]:
-    """Give the median of each subject's times, in seconds."""
-    times: dict[str, list[float]] = {name: [] for name in subjects}
+def in_crowd(crowd: Crowd, subject: Subject) -> Measured:
+    """Measure until something is written to every transport of a crowd."""
+
+    async def run() -> float:
+        returned_s = 0.0
+
+        async def call() -> None:
+            nonlocal returned_s
+            await subject()
+            returned_s = time.process_time()
+
+        await crowd.all_reached(call())
+        return returned_s
+
+    return Measured(len(crowd.protocols), run)
+
+
+def alone(members: int, subject: Subject) -> Measured:
+    """Measure a call at whose return everybody has the message."""
+
+    async def run() -> float:
+        await subject()
+        return time.process_time()
+
+    return Measured(members, run)
+
+
+async def interleaved(subjects: dict[str, Measured], rounds: int) -> None:
+    """Measure all, in turns; the heap of the members is out of the collector's sight, which is between the rounds."""
+    gc.collect()
+    gc.freeze()
     for _ in range(rounds):
-        for name, subject in subjects.items():
+        for subject in subjects.values():
             gc.collect()
             gc.disable()
             began_s = time.process_time()
-            await subject()
-            times[name].append(time.process_time() - began_s)
+            returned_s = await subject.run()
+            subject.took_s.append(time.process_time() - began_s)
+            subject.returned_s.append(returned_s - began_s)
             gc.enable()
             await asyncio.sleep(0.01)
-    return {name: median(took) for name, took in times.items()}
+    gc.unfreeze()
 
 
-async def channels_group(number: int) -> Callable[[], Awaitable[object]]:
-    """Make Channels' layer in memory with as many channels in a group; each round empties them first."""
-    layer = InMemoryChannelLayer(capacity=1000)
-    names = [await layer.new_channel() for _ in range(number)]
-    for name in names:
-        await layer.group_add(ROOM, name)
-    return lambda: layer.group_send(ROOM, {"type": "chat.message", "text": TEXT})
+async def channels_crowd(number: int) -> tuple[Crowd, Subject]:
+    """Make consumers of Channels in a group of its layer in memory."""
+    from django.conf import settings
+
+    layer = {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 1000}}
+    settings.configure(CHANNEL_LAYERS={"default": layer})
+    from channels.generic.websocket import AsyncWebsocketConsumer
+    from channels.layers import get_channel_layer
+
+    class Consumer(AsyncWebsocketConsumer):  # type: ignore[misc, unused-ignore]
+        groups = (ROOM,)
+
+        async def chat_message(self, event: Any) -> None:
+            await self.send(text_data=event["text"])
+
+    crowd = Crowd(Consumer.as_asgi())
+    await crowd.come(number)
+    group_send = get_channel_layer().group_send
+    return crowd, lambda: group_send(ROOM, {"type": "chat.message", "text": TEXT})
 
 
-async def socketio_room(number: int) -> Callable[[], Awaitable[object]]:
-    """Make a python-socketio server with as many sessions in a room; what it queues is not even sent."""
-    server = AsyncServer(async_mode="asgi", logger=False, engineio_logger=False)
-    for index in range(number):
-        eio_sid = f"session{index}"
-        connection = AsyncSocket(server.eio, eio_sid)
-        connection.connected = True
-        server.eio.sockets[eio_sid] = connection
-        await server.manager.enter_room(await server.manager.connect(eio_sid, "/"), "/", ROOM, eio_sid)
-    return lambda: server.emit("message", {"type": "message", "text": "hello, everybody"}, room=ROOM)
+async def socketio_crowd(number: int) -> tuple[Crowd, Subject]:
+    """Make sessions of python-socketio in a room, over websockets."""
+    from socketio import ASGIApp, AsyncServer
+
+    server = AsyncServer(async_mode="asgi", logger=False, engineio_logger=False, ping_interval=3600)
+    joined = 0
+
+    async def connect(sid: str, environ: object) -> None:
+        nonlocal joined
+        await server.enter_room(sid, ROOM)
+        joined += 1
+
+    server.on("connect", connect)
+    crowd = Crowd(ASGIApp(server), "/socket.io/?EIO=4&transport=websocket")
+    await crowd.come(number, SOCKETIO_CONNECT)
+    while joined < number:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # the answers to the connects go out
+    return crowd, lambda: server.emit("message", {"type": "message", "text": "hello, everybody"}, room=ROOM)
 
 
-async def broadcasts(number: int, rounds: int, table: Table) -> None:
+async def broadcasts(hub: Hub, crowd: Crowd, rounds: int, table: Table) -> None:
     """Compare the ways of telling all."""
-    hub = Hub()
-    members = Members(hub)
-    await members.come(number)
-    sends = [one.send for one in members.protocols]
+    number = len(crowd.protocols)
+    sends = [one.send for one in crowd.protocols]
+    channels, group_send = await channels_crowd(min(number, CHANNELS_MEMBERS))
+    socketio, emit = await socketio_crowd(number)
 
     async def raw() -> None:
         for send in sends:
             await send(MESSAGE)
 
-    subjects: dict[str, Callable[[], Awaitable[object]]] = {
-        "raw sends in a loop": raw,
-        "the hub": lambda: hub.send_to_room(ROOM, TEXT),
-        "asyncio.gather over raw sends": lambda: asyncio.gather(*(send(MESSAGE) for send in sends)),
-        "Channels group_send, in memory": await channels_group(number),
-        "python-socketio emit": await socketio_room(number),
+    subjects = {
+        "raw sends in a loop": in_crowd(crowd, raw),
+        "the hub": in_crowd(crowd, lambda: hub.send_to_room(ROOM, TEXT)),
+        "asyncio.gather over raw sends": in_crowd(crowd, lambda: asyncio.gather(*(send(MESSAGE) for send in sends))),
+        "Channels group_send": in_crowd(channels, group_send),
+        "python-socketio emit": in_crowd(socketio, emit),
     }
-    took = await interleaved(subjects, rounds)
-    hub_s = took["the hub"]
-    budgets = {
-        "raw sends in a loop": (hub_s / took["raw sends in a loop"], 2.0, True),
-        "asyncio.gather over raw sends": (took["asyncio.gather over raw sends"] / hub_s, 3.0, False),
-        "Channels group_send, in memory": (took["Channels group_send, in memory"] / hub_s, 10.0, False),
-        "python-socketio emit": (took["python-socketio emit"] / hub_s, 3.0, False),
-    }
-    for name, seconds in took.items():
-        ratio, budget, at_most = budgets.get(name, (1.0, 1.0, True))
-        says = verdict(ratio, budget, at_most=at_most) if name in budgets else ""
-        table.add_row(name, f"{seconds / number * 1e6:.2f} µs", f"{ratio:.2f}", says)
-    await members.go()
+    await interleaved(subjects, rounds)
+    show(
+        subjects,
+        table,
+        {"asyncio.gather over raw sends": 3.0, "Channels group_send": 10.0, "python-socketio emit": 3.0},
+    )
+    best = subjects["asyncio.gather over raw sends"].each_s / subjects["raw sends in a loop"].each_s
+    table.add_row("  gather over the raw loop: no hub can be faster by more", "", "", f"{best:.2f}", "")
+    await channels.go()
+    await socketio.go()
 
 
-async def stalled(number: int, rounds: int, table: Table) -> None:
-    """Stall one in a hundred, and see what the others notice."""
-    hub = Hub(send_timeout_s=None, outbox_messages=OUTBOX)
-    members = Members(hub)
-    await members.come(number)
-    slow = members.protocols[::100]
-    for one in slow:
-        one.writable.clear()
-    healthy = [one.transport for one in members.protocols if one.writable.is_set()]
-    for one in slow:
-        one.writable.set()
+async def prices(number: int, rounds: int, table: Table) -> None:
+    """Compare what is left without a server."""
+    hub = Hub()
+    nobody = Nobody(joining(hub))
+    await nobody.come(number)
+    sends = nobody.sends
+
+    async def raw() -> None:
+        for send in sends:
+            await send(MESSAGE)
+
+    subjects = {
+        "raw sends in a loop": alone(number, raw),
+        "the hub": alone(number, lambda: hub.send_to_room(ROOM, TEXT)),
+        "asyncio.gather over raw sends": alone(number, lambda: asyncio.gather(*(send(MESSAGE) for send in sends))),
+    }
+    await interleaved(subjects, rounds)
+    show(subjects, table, {"asyncio.gather over raw sends": 3.0}, raw_budget=None)
+    await nobody.go()
+
+
+def show(
+    subjects: dict[str, Measured], table: Table, budgets: dict[str, float], raw_budget: float | None = 2.0
+) -> None:
+    """Add a row for each subject: how often the hub's price it is, and for the raw loop how often it the hub is."""
+    hub_s = subjects["the hub"].each_s
+    for name, subject in subjects.items():
+        call = f"{subject.call_each_s * 1e6:.2f} µs"
+        figures = (f"{name}, {subject.members:,} members", f"{subject.each_s * 1e6:.2f} µs", call)
+        ratio = subject.each_s / hub_s
+        if name in budgets:
+            table.add_row(*figures, f"{ratio:.2f}", verdict(ratio, budgets[name], at_most=False))
+        elif name == "the hub":
+            table.add_row(*figures, "1", "")
+        else:
+            says = "" if raw_budget is None else verdict(1 / ratio, raw_budget)
+            table.add_row(*figures, f"hub / raw: {1 / ratio:.2f}", says)
+
+
+class TimedTransport(NullTransport):
+    """
+    Notes when it was written to.
+
+    Attributes:
+        at_s: When the last bytes came, in seconds.
+    """
+
+    at_s = 0.0
+
+    def write(self, data: bytes) -> None:
+        """Take bytes."""
+        self.at_s = time.perf_counter()
+
+
+async def stalled(hub: Hub, crowd: Crowd, rounds: int, table: Table) -> None:
+    """Stall one in a hundred, and see what the others notice, by the wall clock."""
+    for one in crowd.protocols:
+        one.transport = TimedTransport(crowd.sink)
+    slow = crowd.protocols[::100]
+    asleep = {id(one) for one in slow}
+    healthy = [one.transport for one in crowd.protocols if id(one) not in asleep]
 
     async def p99_s() -> float:
-        began_s = time.process_time()
+        gc.collect()
+        gc.disable()
+        began_s = time.perf_counter()
         await hub.send_to_room(ROOM, TEXT)
+        gc.enable()
         took: list[float] = sorted(one.at_s - began_s for one in healthy)
         return took[len(took) * 99 // 100]
 
+    gc.collect()
+    gc.freeze()
     without, with_them = [], []
     for _ in range(rounds):
         without.append(await p99_s())
         for one in slow:
             one.writable.clear()
-        for _ in range(3):
-            with_them.append(await p99_s())
+        with_them.append(await p99_s())  # the send stalls
+        with_them.append(await p99_s())  # the message waits
         for one in slow:
             one.writable.set()
         await asyncio.sleep(0.05)
@@ -225,16 +298,15 @@ async def stalled(number: int, rounds: int, table: Table) -> None:
         await hub.send_to_room(ROOM, TEXT)
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
+    gc.unfreeze()
     ratio = median(with_them) / median(without)
-    table.add_row("p99 with 1 % stalled, over without", "", f"{ratio:.2f}", verdict(ratio, 1.2))
-    waiting = hub.sums.waiting / len(slow)
-    each = f"{grown / len(slow) / 1024:.1f} KiB"
-    table.add_row(
-        "messages that wait for each stalled one, and their memory", each, f"{waiting:.0f}", verdict(waiting, OUTBOX)
-    )
+    took = f"{median(with_them) * 1e3:.1f} ms"
+    table.add_row("p99 of the others with 1 % stalled, over without", took, "", f"{ratio:.2f}", verdict(ratio, 1.2))
+    waiting, each = hub.sums.waiting / len(slow), f"{grown / len(slow) / 1024:.1f} KiB"
+    table.add_row("messages that wait for each stalled one", each, "", f"{waiting:.0f}", verdict(waiting, OUTBOX))
     for one in slow:
         one.writable.set()
-    await members.go()
+    await asyncio.sleep(0.05)
 
 
 async def longest_block_s(work: Callable[[], Awaitable[object]]) -> float:
@@ -247,33 +319,59 @@ async def longest_block_s(work: Callable[[], Awaitable[object]]) -> float:
     return longest_s
 
 
-async def deaths(number: int, table: Table) -> None:
-    """Let all members die at once, and look for the longest block of the loop while they are cleaned up."""
-    hub = Hub()
-    members = Members(hub)
-    await members.come(number)
-    for one in members.protocols:
+async def deaths(hub: Hub, crowd: Crowd, table: Table) -> None:
+    """Let all members die at once, and look for the longest block of the loop while a broadcast finds them."""
+    for one in crowd.protocols:
         one.disconnected = True  # uvicorn raises in `send` from now on
     gc.collect()
     gc.freeze()
     longest_s = await longest_block_s(lambda: hub.send_to_room(ROOM, TEXT))
     gc.unfreeze()
-    assert hub.connections == 0
-    verdict_of = verdict(longest_s * 1e3, 5.0)
-    table.add_row("longest block, all found dead by a broadcast", f"{longest_s * 1e3:.1f} ms", "", verdict_of)
-    await members.go()
+    if hub.connections:
+        raise RuntimeError(f"{hub.connections} dead members are left")
+    says = verdict(longest_s * 1e3, 5.0)
+    table.add_row("longest block, all found dead by one broadcast", f"{longest_s * 1e3:.1f} ms", "", "", says)
+    await crowd.go()
+
+
+async def ends(number: int, table: Table) -> None:
+    """Let all go in one turn of the loop, as a server does that loses them at once: what the hub adds to an end."""
+    took: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(DEATHS_ROUNDS):
+        for with_hub in (True, False):
+            nobody = Nobody(joining(Hub() if with_hub else None))
+            await nobody.come(number // DEATHS_ROUNDS)
+            gc.collect()
+            gc.disable()
+            began_s = time.process_time()
+            await nobody.go()
+            took[with_hub].append((time.process_time() - began_s) / (number // DEATHS_ROUNDS))
+            gc.enable()
+    added = f"{(median(took[True]) - median(took[False])) * 1e6:.1f} µs"
+    ratio = median(took[True]) / median(took[False])
+    table.add_row("what the hub adds to the end of a member", added, "", f"with / without: {ratio:.2f}", "")
 
 
 async def main(number: int, rounds: int) -> None:
     """Print all."""
     logging.disable(logging.CRITICAL)
-    table = Table(title=f"{number} members, {platform.python_implementation()} {platform.python_version()}")
-    for heading in ("", "per member", "ratio to the hub", "budget"):
+    table = Table(title=f"{number:,} members, {platform.python_implementation()} {platform.python_version()}")
+    for heading in ("", "per member", "the call alone", "ratio to the hub", "budget"):
         table.add_column(heading)
-    await broadcasts(number, rounds, table)
-    await stalled(number, rounds, table)
-    await deaths(number, table)
-    Console(width=120).print(table)
+    hub = Hub(send_timeout_s=None, outbox_messages=OUTBOX)
+    crowd = Crowd(joining(hub))
+    await crowd.come(number)
+    table.add_section()
+    await broadcasts(hub, crowd, rounds, table)
+    table.add_section()
+    await prices(number, rounds, table)
+    table.add_section()
+    await stalled(hub, crowd, rounds, table)
+    await deaths(hub, crowd, table)
+    await ends(number, table)
+    console = Console(width=130)
+    console.print("With uvicorn on a null transport; below, with an empty coroutine in the place of the server.")
+    console.print(table)
 
 
 if __name__ == "__main__":

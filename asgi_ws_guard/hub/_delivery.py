@@ -20,7 +20,6 @@ from .._exceptions import ConnectionClosed
 from .._handle import ConnectionHandle
 from .._loops import AsyncioLoop
 from .._outlet import Outlet, Unfinished, begin
-from .._state import State
 from ._encoding import Encoded
 from ._limits import Limits
 from ._outbox import Outbox, Put
@@ -28,7 +27,6 @@ from ._report import Tally
 from ._slices import Slices
 from ._sums import Sums
 
-_OPEN = State.OPEN
 CLOSE_REASON = "slow consumer"
 CLOSE_S = 10.0
 """Seconds for which a close of ours may be stuck at the server."""
@@ -49,13 +47,12 @@ class Channel:
     """
 
     __slots__ = (
-        "_connection",
+        "_context",
         "_has_failed",
         "_is_busy",
         "_limits",
         "_outbox",
         "_outlet",
-        "_run",
         "_send",
         "_slices",
         "_sums",
@@ -88,8 +85,7 @@ class Channel:
         self.handle = handle
         self.connection_id = handle.connection_id
         self._outlet = Outlet(handle._session)
-        self._send, self._run = self._outlet.send, self._outlet.run
-        self._connection = handle._session.connection
+        self._send, self._context = self._outlet.send, self._outlet.context
         self._limits = limits
         self._sums = sums
         self._slices = slices
@@ -114,35 +110,32 @@ class Channel:
         if self._is_busy or self._outbox:
             self._queue(message, tally)
             return False
-        if self._connection.state is not _OPEN:
-            self._drop(None, tally)
-            return False
         self._is_busy = True
         try:
-            rest = begin(self._send, self._run, message.template.copy())
+            rest = begin(self._send, self._context, message.template.copy())
         except Exception as error:  # noqa: BLE001 - the sender is not to suffer for one of its many receivers
             return self._failed(error, tally)
         finally:
-            self._is_busy = False
+            self._is_busy = self.is_over
         if rest is not None or self._outbox:  # an observer may have sent something meanwhile
             self._start(rest)
         if rest is not None:
             self._count_queued(tally)
-        elif self._connection.state is _OPEN:
-            return True
-        else:
+        elif self.is_over:
             self._lost(tally)
+        else:
+            return True
         return False
 
     def ended(self) -> None:
         """Take note of the end of the connection: what waits is dropped, and what is under way gets `GRACE_S`."""
-        self.is_over = True
+        self.is_over = self._is_busy = True
         self._empty()
         if self._task is not None:
             AsyncioLoop().later(GRACE_S, self._task.cancel)
 
     def _queue(self, message: Encoded, tally: Tally) -> None:
-        if self.is_over:
+        if self.is_over:  # busy for ever
             self._drop(None, tally)
             return
         limits, outbox = self._limits, self._outbox
@@ -188,11 +181,11 @@ class Channel:
             await self._slices.wait()
             message = self._take()
             if message is None:
-                self._task, self._is_busy = None, False
+                self._task, self._is_busy = None, self.is_over
                 return
             rest = None
             try:
-                rest = begin(self._send, self._run, message.message())
+                rest = begin(self._send, self._context, message.message())
             except Exception as error:  # noqa: BLE001 - nobody awaits this task
                 self._failed(error, None)
             else:
@@ -202,7 +195,7 @@ class Channel:
     def _stopped(self, task: asyncio.Task[None]) -> None:
         """Take note that a task is done which did not come to its end: it was cancelled, maybe before it began."""
         if self._task is task:
-            self._task, self._is_busy = None, False
+            self._task, self._is_busy = None, self.is_over
 
     async def _finish(self, rest: Unfinished) -> None:
         """Wait for the end of a send, with the deadline that only a send which waits has to have."""
@@ -224,7 +217,7 @@ class Channel:
     def _time_out(self) -> None:
         timeout_s = self._limits.send_timeout_s
         if self._task is not None and timeout_s is not None:
-            self._sums.timed_out += self._connection.state is _OPEN
+            self._sums.timed_out += not self.is_over
             self._outlet.time_out(timeout_s)
             self._task.cancel()
 
@@ -263,10 +256,10 @@ class Channel:
 
     def _returned(self) -> None:
         """Count a message that had waited and for which the guard's `send` has returned."""
-        if self._connection.state is _OPEN:
-            self._sums.sent += 1
-        else:
+        if self.is_over:
             self._lost(None)
+        else:
+            self._sums.sent += 1
 
     def _failed(self, error: Exception, tally: Tally | None) -> bool:
         """Count a message at which the server raised a real error; the first one of a connection is logged."""
