@@ -354,7 +354,8 @@ class Receiving:
         self._release()
         self._wake()
         if self._session.path.reading is not None:
-            self._session.loop.later(self._drain_s(), self._interrupt)
+            turns = self._session.turns
+            self._session.loop.later(self._drain_s(), lambda: turns.call(self._interrupt))
 
     async def stop(self) -> None:
         """Make sure that no read of the guard is pending at the server."""

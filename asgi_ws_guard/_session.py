@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from ._options import Options
     from ._plugin import Policy
     from ._senders import Senders
+    from ._turns import Turns
     from ._watch import Watch
 
 
@@ -315,6 +316,11 @@ class Session:
     def senders(self) -> Senders:
         """Who sends late on this event loop."""
         return self._watch.senders
+
+    @property
+    def turns(self) -> Turns:
+        """Spreads what comes for many connections together."""
+        return self._watch.turns
 
     @property
     def looks(self) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ._drain import Draining
 from ._loops import AsyncioLoop, Timer, TrioLoop, running_loop
 from ._senders import Senders, senders_of
+from ._turns import Turns
 from ._wheel import Wheel
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ FINEST_S = 0.01
 SENDS_S = 3e-5
 """Seconds between two looks at the sends, for each connection with a send deadline: 0.3 s for ten thousand. One of them
 takes some 35 to 70 ns, so that it is 0.2 % of a core at most, however short the deadline."""
+LOOKS_AT_ONCE = 64
+"""Connections that are looked at in one turn of the loop: 4 µs each, or 20 where reading ahead starts."""
 _contents = attrgetter("cell_contents")
 
 
@@ -48,6 +51,7 @@ class Watch:
         looks: Number of looks at all connections.
         loop: The event loop.
         senders: Who sends late, on this event loop.
+        turns: Spreads what comes for many connections together.
         wheel: Deadlines of connections that have any, by when they are due.
     """
 
@@ -60,6 +64,7 @@ class Watch:
         "_ticks",
         "_ticks_per_look",
         "_timer",
+        "_to_look_at",
         "drain",
         "in_flight",
         "is_held",
@@ -67,6 +72,7 @@ class Watch:
         "loop",
         "senders",
         "sessions",
+        "turns",
         "wheel",
     )
 
@@ -82,9 +88,11 @@ class Watch:
         self.drain = Draining(loop, self.sessions.keys())
         self.in_flight: dict[Awaitable[None], Sending] = {}
         self.wheel: Wheel[Timing] = Wheel()
+        self.turns = Turns(loop)
         self.looks = 0
         self.is_held = False
         self._ending: set[Session] = set()
+        self._to_look_at: list[Session] = []
         self._sending: dict[Sending, CellType] = {}
         self._sends_due_s = 0.0
         self._since: dict[Awaitable[None], float] = {}
@@ -169,12 +177,21 @@ class Watch:
 
     def _look(self) -> None:
         """Look at the connections that nobody reads from, which C code finds, and at those that end."""
+        if self._to_look_at:
+            return  # the loop is so busy that the last look is not over
         self.looks += 1
         unread = list(compress(self.sessions, map(not_, map(_contents, self.sessions.values()))))
-        for session in unread:
-            session.look()
-        for session in self._ending.difference(unread):
-            session.look()
+        self._to_look_at = [*self._ending.difference(unread), *reversed(unread)]
+        self._look_on()
+
+    def _look_on(self) -> None:
+        """Look at some of them, and at the others in the loop's next turns: nobody else is to wait for all."""
+        for _ in range(min(LOOKS_AT_ONCE, len(self._to_look_at))):
+            session = self._to_look_at.pop()
+            if session in self.sessions:  # its handler may be done since
+                session.look()
+        if self._to_look_at:
+            self.loop.soon(self._look_on)
 
     def _look_at_sends(self, now: float) -> None:
         """End the connections with a send that has been pending for too long."""

@@ -109,11 +109,16 @@ class Crowd:
         await sending
         await self.sink.all_arrived.wait()
 
+    @property
+    def live(self) -> int:
+        """Number of members whose handler is not done."""
+        return len(self._state.tasks)
+
     async def go(self) -> None:
         """Let all go."""
         for one in self.protocols:
             one.connection_lost(None)
-        while self._state.tasks:  # noqa: ASYNC110
+        while self.live:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -58,6 +58,7 @@ TABLE = {
     "_telling": "shell",
     "_terms": "shell",
     "_timing": "shell",
+    "_turns": "shell",
     "_watch": "shell",
     "_wheel": "shell",
     "__init__": "rest",
