@@ -11,6 +11,7 @@ from hubs import Peer, peer, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asgi_ws_guard import LateSend, Leaked
 from asgi_ws_guard.hub import DeliveryReport, Encoded, Hub
 from asgi_ws_guard.hub._fan import LARGE_BYTES, LOOK_EVERY
 from asgi_ws_guard.hub._report import Tally
@@ -192,9 +193,9 @@ def test_who_hears_of_a_death_does_not_overtake_the_broadcast_that_found_it() ->
     run(main)
 
 
-@pytest.mark.parametrize("fault", ["full", "lost"])
-def test_a_member_that_an_earlier_message_has_ended_gets_no_later_one(fault: str) -> None:
-    """Both are on their way; the earlier one finds the outbox full or the peer gone, the later one is dropped."""
+@pytest.mark.parametrize("fault", ["full", "lost", "left", "left while sent to"])
+def test_a_member_that_has_ended_gets_no_later_message(fault: str) -> None:
+    """An earlier one finds the outbox full or the peer gone, or the client leaves: it is no late send to the guard."""
 
     async def main() -> None:
         hub = Hub(outbox_messages=1, overflow="close", send_timeout_s=None)
@@ -204,13 +205,26 @@ def test_a_member_that_an_earlier_message_has_ended_gets_no_later_one(fault: str
             one.server.stall_sends()
             for text in ("under way", "waits"):
                 channel.offer(Encoded(text, 5), Tally())
-        else:
+        elif fault == "lost":
             one.server.fail_sends(OSError())
-        tally = Tally()
+        else:
+            if fault != "left":
+                one.server.stall_sends()
+                channel.offer(Encoded("under way", 9), Tally())
+            one.server.disconnect()
+            await turns()
+            one.server.resume_sends()
+            await turns()
+        tally, later = Tally(), 50
         channel.offer(Encoded("earlier", 7), tally)
-        assert not channel.offer(Encoded("later", 5), tally)
-        ended = "guard_closed" if fault == "full" else "transport_lost"
-        assert tally.dropped[ended] == (1 if fault == "full" else 2)
+        for _ in range(later):
+            assert not channel.offer(Encoded("later", 5), tally)
+        why, number = {
+            "full": ("guard_closed", later),
+            "lost": ("transport_lost", later + 1),
+        }.get(fault, ("client_disconnected", later + 1))
+        assert (tally.dropped[why], tally.queued) == (number, 0)
+        assert len(one.recorder.of(LateSend) + one.recorder.of(Leaked)) == (fault == "lost")
         one.server.resume_sends()
         await turns()
 
