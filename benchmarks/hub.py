@@ -4,7 +4,7 @@ What a broadcast of the hub costs, beside a plain loop of raw sends and what oth
 Run it with ``python -m benchmarks.hub``. All subjects are served by uvicorn's own protocol objects on a transport that
 throws everything away, and are measured until everybody's message is there: Channels' group and python-socketio's room
 return when a message is queued, so what their calls alone take stands beside it. Rounds are interleaved, and medians
-are compared, in time of the processor, so that what else runs on the machine does not count.
+are compared, in time of the processor, so that what else runs on the machine does not count, and without the collector.
 
 uvicorn's send is in each figure, which bounds every ratio: nobody is faster than the loop of raw sends. So the same is
 shown with an empty coroutine in the place of the server, where what is left is the price of whoever sends.
@@ -77,14 +77,16 @@ class Measured:
         return median(self.returned_s) / self.members
 
 
-def joining(hub: Hub | None) -> App:
-    """Make a guarded application whose members join a hub and only receive."""
+def joining(hub: Hub | None, sends: list[Callable[[Any], Awaitable[None]]] | None = None) -> App:
+    """Make a guarded application whose members join a hub, give their `send` away, and only receive."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         if hub is not None:
             hub.join(scope, ROOM)
+        if sends is not None:
+            sends.append(send)
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
@@ -209,8 +211,8 @@ async def broadcasts(hub: Hub, crowd: Crowd, rounds: int, table: Table) -> None:
 
 async def prices(number: int, rounds: int, table: Table) -> None:
     """Compare what is left without a server."""
-    hub = Hub()
-    nobody = Nobody(joining(hub))
+    hub, guarded_sends = Hub(), list[Callable[[Any], Awaitable[None]]]()
+    nobody = Nobody(joining(hub, guarded_sends))
     await nobody.come(number)
     sends = nobody.sends
 
@@ -218,8 +220,13 @@ async def prices(number: int, rounds: int, table: Table) -> None:
         for send in sends:
             await send(MESSAGE)
 
+    async def guarded() -> None:
+        for send in guarded_sends:
+            await send(MESSAGE)
+
     subjects = {
         "raw sends in a loop": alone(number, raw),
+        "guarded sends in a loop": alone(number, guarded),
         "the hub": alone(number, lambda: hub.send_to_room(ROOM, TEXT)),
         "asyncio.gather over raw sends": alone(number, lambda: asyncio.gather(*(send(MESSAGE) for send in sends))),
     }
@@ -231,7 +238,7 @@ async def prices(number: int, rounds: int, table: Table) -> None:
 def show(
     subjects: dict[str, Measured], table: Table, budgets: dict[str, float], raw_budget: float | None = 2.0
 ) -> None:
-    """Add a row for each subject: how often the hub's price it is, and for the raw loop how often it the hub is."""
+    """Add a row for each subject: what it costs in hubs; for the loops, what the hub costs in them."""
     hub_s = subjects["the hub"].each_s
     for name, subject in subjects.items():
         call = f"{subject.call_each_s * 1e6:.2f} µs"
@@ -243,7 +250,7 @@ def show(
             table.add_row(*figures, "1", "")
         else:
             says = "" if raw_budget is None else verdict(1 / ratio, raw_budget)
-            table.add_row(*figures, f"hub / raw: {1 / ratio:.2f}", says)
+            table.add_row(*figures, f"hub / this: {1 / ratio:.2f}", says)
 
 
 class TimedTransport(NullTransport):
@@ -306,6 +313,8 @@ async def stalled(hub: Hub, crowd: Crowd, rounds: int, table: Table) -> None:
     table.add_row("messages that wait for each stalled one", each, "", f"{waiting:.0f}", verdict(waiting, OUTBOX))
     for one in slow:
         one.writable.set()
+    for one in crowd.protocols:
+        one.transport = NullTransport(crowd.sink)
     await asyncio.sleep(0.05)
 
 
@@ -363,19 +372,22 @@ async def main(number: int, rounds: int) -> None:
     table = Table(title=f"{number:,} members, {platform.python_implementation()} {platform.python_version()}")
     for heading in ("", "per member", "the call alone", "ratio to the hub", "budget"):
         table.add_column(heading)
+    await prices(number, rounds, table)
+    table.add_section()
     hub = Hub(send_timeout_s=None, outbox_messages=OUTBOX)
     crowd = Crowd(joining(hub))
     await crowd.come(number)
-    table.add_section()
-    await broadcasts(hub, crowd, rounds, table)
-    table.add_section()
-    await prices(number, rounds, table)
-    table.add_section()
-    await stalled(hub, crowd, rounds, table)
     await deaths(hub, crowd, table)
     await ends(number, table)
+    table.add_section()
+    crowd = Crowd(joining(hub))
+    await crowd.come(number)
+    await stalled(hub, crowd, rounds, table)
+    table.add_section()
+    await broadcasts(hub, crowd, rounds, table)
+    await crowd.go()
     console = Console(width=130)
-    console.print("With uvicorn on a null transport; below, with an empty coroutine in the place of the server.")
+    console.print("First with an empty coroutine in the place of the server, then with uvicorn on a null transport.")
     console.print(table)
 
 
