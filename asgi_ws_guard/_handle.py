@@ -144,8 +144,9 @@ class ConnectionHandle:
         """
         Call somebody at the end of the connection, whoever ends it; at once when it has ended.
 
-        It is called once, on the event loop's thread, in whatever task brought the end about, before any other task
-        can run: membership in a collection that is given up there is never seen of a connection that is gone.
+        It is called once, on the event loop's thread, in whatever task brought the end about, before any observer hears
+        of it and any other task can run: membership in a collection that is given up there is never seen of a
+        connection that is gone.
 
         Args:
             call: A plain function that takes this handle and does not block; what it raises is logged.

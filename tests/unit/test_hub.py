@@ -125,6 +125,20 @@ def test_membership_ends_with_the_connection(ended_by: str) -> None:
     run(main)
 
 
+def test_a_member_is_gone_before_anybody_hears_of_its_end() -> None:
+    """An observer that sends when it hears of an end finds nobody: it would be told of a late send of its own."""
+    heard: list[int] = []
+
+    async def main() -> None:
+        hub = Hub(on_leave=lambda *_: heard.append(len(one.recorder.of(Ended))))
+        one = await peer(hub, "a")
+        await one.leave()
+        assert len(one.recorder.of(Ended)) == 1
+
+    run(main)
+    assert heard == [0]
+
+
 def test_a_refresh_registers_before_the_old_connection_is_cleaned_up() -> None:
     """The old one takes nothing of the new one with it, in whatever order they come and go."""
 
