@@ -41,7 +41,7 @@ def litestar(hub: Hub) -> ASGIApp:
             await socket.receive_text()
 
     serve.fn.__annotations__["socket"] = WebSocket
-    made: Any = Litestar([serve])
+    made: Any = Litestar([serve], logging_config=None)
     return made  # type: ignore[no-any-return]
 
 
