@@ -184,14 +184,17 @@ def make_measured_receive(inbound: Inbound, server_receive: Receive) -> Receive:
     return receive
 
 
-def make_gated_receive(inbound: Inbound, server_receive: Receive, gate: Callable[[int], object]) -> Receive:
-    """Make the application's `receive`, which asks a gate about each message; only `ALLOW` itself is quick."""
+def make_gated_receive(
+    inbound: Inbound, server_receive: Receive, gate: Callable[[int], object], small: int = -1
+) -> Receive:
+    """Make the application's `receive`, which asks a gate, but for *small* messages while some are granted."""
     reading: Reading = None
     receivable: str | None = None
     received, allow = Ticks(), ALLOW
+    credited = 0
 
     async def receive() -> Message:
-        nonlocal reading
+        nonlocal reading, credited
         while True:
             if reading is not None:
                 return await inbound.receive()
@@ -202,17 +205,23 @@ def make_gated_receive(inbound: Inbound, server_receive: Receive, gate: Callable
                 reading = None
                 return inbound.read_failed(error)
             reading = None
-            length = -1
             try:
                 if message["type"] == receivable:
                     text = message.get("text")
-                    if text.__class__ is str:
+                    if text is not None:
                         length = len(text) if text.isascii() else payload_size(message)
-                    elif text is None and message["bytes"].__class__ is bytes:
-                        length = len(message["bytes"])
+                    else:
+                        data = message["bytes"]
+                        length = len(data) if data.__class__ is bytes else ENDLESS
+                    if length <= small:
+                        for _ in received:
+                            credited += length
+                            return message
+                else:
+                    length = ENDLESS
             except (KeyError, TypeError, AttributeError):
-                pass
-            if length >= 0:
+                length = ENDLESS
+            if length < ENDLESS:
                 try:
                     answer = gate(length)
                 except Exception as error:  # noqa: BLE001 - fail closed
@@ -229,15 +238,17 @@ def make_gated_receive(inbound: Inbound, server_receive: Receive, gate: Callable
     return receive
 
 
-def make_measured_gated_receive(inbound: Inbound, server_receive: Receive, gate: Callable[[int], object]) -> Receive:
-    """Make the application's `receive`, which asks a gate and counts types and bytes too."""
+def make_measured_gated_receive(
+    inbound: Inbound, server_receive: Receive, gate: Callable[[int], object], small: int = -1
+) -> Receive:
+    """Make the application's `receive`, which asks a gate as the one above and counts types and bytes too."""
     reading: Reading = None
     receivable: str | None = None
     received, texts, binaries, allow = Ticks(), Ticks(), Ticks(), ALLOW
-    size = 0
+    credited = size = 0
 
     async def receive() -> Message:
-        nonlocal reading, size
+        nonlocal reading, credited, size
         while True:
             if reading is not None:
                 return await inbound.receive()
@@ -248,17 +259,24 @@ def make_measured_gated_receive(inbound: Inbound, server_receive: Receive, gate:
                 reading = None
                 return inbound.read_failed(error)
             reading = None
-            length = -1
+            length = ENDLESS
             try:
                 if message["type"] == receivable:
                     text = message.get("text")
                     if text.__class__ is str:
                         length = len(text) if text.isascii() else payload_size(message)
-                    elif text is None and message["bytes"].__class__ is bytes:
-                        length = len(message["bytes"])
+                    elif text is None and (data := message["bytes"]).__class__ is bytes:
+                        length = len(data)
+                    if length <= small:
+                        for _ in received:
+                            credited += length
+                            size += length
+                            for _ in binaries if text is None else texts:
+                                break
+                            return message
             except (KeyError, TypeError, AttributeError):
                 pass
-            if length >= 0:
+            if length < ENDLESS:
                 try:
                     answer = gate(length)
                 except Exception as error:  # noqa: BLE001 - fail closed
@@ -289,7 +307,9 @@ def make_send(outbound: Outbound, server_send: Send) -> Send:
             if message["type"] == sendable and (
                 message["text"].__class__ is str
                 if "bytes" not in message
-                else ("text" not in message and message["bytes"].__class__ is bytes) or _is_one_payload(message)
+                else ("text" not in message and message["bytes"].__class__ is bytes)
+                or (message["bytes"] is None and message["text"].__class__ is str)
+                or (message["bytes"].__class__ is bytes and message["text"] is None)
             ):
                 is_plain = True
                 await server_send(message)
@@ -319,7 +339,9 @@ def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
             if message["type"] == sendable and (
                 message["text"].__class__ is str
                 if "bytes" not in message
-                else ("text" not in message and message["bytes"].__class__ is bytes) or _is_one_payload(message)
+                else ("text" not in message and message["bytes"].__class__ is bytes)
+                or (message["bytes"] is None and message["text"].__class__ is str)
+                or (message["bytes"].__class__ is bytes and message["text"] is None)
             ):
                 text = message.get("text")
                 if text is None:
@@ -357,7 +379,9 @@ def make_tracked_send(outbound: Side, server_send: Send, in_flight: dict[Awaitab
             if message["type"] == sendable and (
                 message["text"].__class__ is str
                 if "bytes" not in message
-                else ("text" not in message and message["bytes"].__class__ is bytes) or _is_one_payload(message)
+                else ("text" not in message and message["bytes"].__class__ is bytes)
+                or (message["bytes"] is None and message["text"].__class__ is str)
+                or (message["bytes"].__class__ is bytes and message["text"] is None)
             ):
                 is_plain = True
                 awaitable = server_send(message)
@@ -384,12 +408,6 @@ def make_tracked_send(outbound: Side, server_send: Send, in_flight: dict[Awaitab
         await (outbound.granted(message) if is_plain else outbound.send(message))
 
     return send
-
-
-def _is_one_payload(message: Message) -> bool:
-    """Tell whether a message with the key ``bytes`` is plain: Quart 0.22 always sends both keys, one of them None."""
-    data, text = message["bytes"], message.get("text")
-    return (data is None and type(text) is str) or (text is None and type(data) is bytes)
 
 
 def tracked(outbound: Side, send: Send, in_flight: dict[Awaitable[None], Side]) -> Send:

@@ -12,6 +12,7 @@ from operator import length_hint
 from types import CellType
 from typing import Any, NamedTuple, cast
 
+from ._credit import Credit
 from ._events import Books
 from ._lanes import (
     BLOCKED,
@@ -31,6 +32,7 @@ from ._lanes import (
     payload_size,
     tracked,
 )
+from ._plugin import gives_credit
 from ._types import Message, Receive, Send
 
 GRANT = 1024
@@ -84,7 +86,7 @@ class Path:
         send: The application's `send`.
     """
 
-    __slots__ = ("receive", "send")
+    __slots__ = ("_credit", "receive", "send")
 
     def __init__(
         self,
@@ -107,10 +109,11 @@ class Path:
             outbound: The sending side.
             in_flight: Holds what the server has not finished of the messages that pass here; None: nobody asks.
             measured: Count text messages and bytes too.
-            gate: Asked with the size of each message that is received; None: nobody is.
+            gate: Asked with the size of each message that is received, as far as it gives no credit; None: nobody is.
         """
+        self._credit: Credit | None = None
         if gate is not None:
-            self.receive = (make_measured_gated_receive if measured else make_gated_receive)(inbound, receive, gate)
+            self.receive = self._gated(inbound, receive, gate, measured=measured)
         else:
             self.receive = (make_measured_receive if measured else make_receive)(inbound, receive)
         if measured:
@@ -125,6 +128,11 @@ class Path:
     def reading_cell(self) -> CellType:
         """The cell whose content is true while somebody reads from the server, the application or the guard."""
         return self._cell("reading")
+
+    @property
+    def received_cell(self) -> CellType:
+        """The cell of the `Ticks` of what was received on this path."""
+        return self._cell("received")
 
     @property
     def sending_cell(self) -> CellType | None:
@@ -147,7 +155,7 @@ class Path:
     @property
     def received_messages(self) -> int:
         """Number of messages that were received on this path."""
-        counted: int = self._cell("received").cell_contents.counted
+        counted: int = self.received_cell.cell_contents.counted
         return counted
 
     @property
@@ -256,6 +264,21 @@ class Path:
         reading = self._cell("reading")
         if isinstance(reading.cell_contents, Blocked):
             reading.cell_contents = PUMPED if is_pumped else BLOCKED
+
+    def settle(self) -> None:
+        """Tell the gate what passed on credit, before it is asked beside this path."""
+        if self._credit is not None:
+            self._credit.settle()
+
+    def _gated(self, inbound: Inbound, receive: Receive, gate: Callable[[int], object], *, measured: bool) -> Receive:
+        make = make_measured_gated_receive if measured else make_gated_receive
+        if not gives_credit(gate):
+            return make(inbound, receive, gate)
+        self._credit = Credit(gate)
+        lane = make(inbound, receive, self._credit.ask, gate.credit_bytes)
+        cells, indexes = cast(Any, lane).__closure__, _INDEXES[id(cast(Any, lane).__code__)]
+        self._credit.keep(cells[indexes["received"]], cells[indexes["credited"]])
+        return lane
 
     def _cell(self, name: str) -> CellType:
         function: Any = self.receive if name in _OF_RECEIVE else self.send

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 from ._close import CloseCode, CloseStatus
 from ._events import Books, Event, Handshake, Identity
@@ -139,6 +139,39 @@ class Gate(Protocol):
         """
 
 
+class CreditingGate(Gate, Protocol):
+    """
+    A gate that lets messages pass unasked, as many as it can spare: to be asked is what costs a message most.
+
+    Its credit counts while it is the only gate of a connection. What it gave it may not give to anybody else.
+    """
+
+    credit_bytes: int
+    """Bytes of the largest message that passes unasked."""
+
+    def credit(self) -> int:
+        """Give the number of messages that may pass unasked from now on; called when it has answered `ALLOW`."""
+
+    def settle(self, messages: int, size: int, /) -> None:
+        """
+        Hear what was used of the credit, which is over; called before it is asked again, if anything was.
+
+        Args:
+            messages: Messages that passed.
+            size: Their payloads together, in bytes of UTF-8 for text.
+        """
+
+
+def gives_credit(gate: object) -> TypeGuard[CreditingGate]:
+    """
+    Tell whether a gate gives credit.
+
+    Args:
+        gate: Any gate.
+    """
+    return hasattr(gate, "credit") and hasattr(gate, "settle")
+
+
 class FirstMessage(Protocol):
     """Answers for the first message of a connection, which tells who the client is."""
 
@@ -163,7 +196,7 @@ class Allow:
         identity: Who the client is; later policies find it in their handshake, the application at its connection.
         subprotocol: What the guard answers for an application that accepts without one; None: nothing.
         hidden_subprotocols: Offers of the client that the application is not to see: tokens travel there.
-        gate: Asked for every received message.
+        gate: Asked for every received message, but for those that it gives credit for (`CreditingGate`).
         first_message: Asked for the first received message.
         deadlines: How long the connection may take.
     """

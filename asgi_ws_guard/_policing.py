@@ -105,7 +105,7 @@ def judged(session: Session, message: Message) -> Allow | Drop | Delay | Close:
     size = payload_size(message)
     decision = _judged(session, "received", size)
     if isinstance(decision, Allow) and gates:
-        decision = gate_judged(session, ask(gates, size))
+        decision = gate_judged(session, _asked(session, size))
     if isinstance(decision, Allow | Delay) and session.telling is not None:
         session.telling.received(message)
     return decision
@@ -148,6 +148,15 @@ def _judged(session: Session, direction: Literal["received", "sent"], size: int)
     if not isinstance(decision, Allow):
         session.decided(policy, type(decision).__name__.lower(), decision.reason)
     return decision
+
+
+def _asked(session: Session, size: int) -> object:
+    """Ask the gates beside the path; what passed there on credit comes first."""
+    try:
+        session.path.settle()
+    except Exception as error:  # noqa: BLE001 - fail closed
+        return error
+    return ask(session.terms.gates, size)
 
 
 async def deny(decision: Deny, send: Send, *, can_answer: bool) -> None:

@@ -121,11 +121,6 @@ class Receiving:
         """Whether a message waits because a gate said so: nobody reads meanwhile."""
         return self._held is not None
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether somebody reads from the server, the application or the guard."""
-        return bool(self._session.path.reading_cell.cell_contents)
-
     async def connect(self) -> None:
         """
         Read ``websocket.connect`` before the application can answer it, on a server that must not be read directly.
@@ -435,11 +430,14 @@ class Receiving:
 
     def _hold(self, message: Message, delay_s: float) -> bool:
         """Let a message wait, and nobody read meanwhile; False where there are no timers."""
-        timer = self._session.loop.later(delay_s, self._release)
+        timer = self._session.loop.later(delay_s, self._is_due)
         if timer is not None:
             self._held = message, timer
             self._session.path.block_reads()
         return timer is not None
+
+    def _is_due(self) -> None:
+        self._session.pacer.let_go(self._release)
 
     def _release(self) -> None:
         """Let a message that waited be received, and the next one be read; nobody may be there to receive it."""

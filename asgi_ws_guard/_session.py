@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from ._ledger import Ledger
     from ._loops import Flag
     from ._options import Options
+    from ._pacing import Pacer
     from ._plugin import Policy
     from ._senders import Senders
     from ._turns import Turns
@@ -311,6 +312,11 @@ class Session:
     def connection_id(self) -> str:
         """16 hexadecimal digits."""
         return self.connection.connection_id
+
+    @property
+    def pacer(self) -> Pacer:
+        """What lets delayed connections go on, on this event loop."""
+        return self._watch.pacer
 
     @property
     def senders(self) -> Senders:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ._close import CloseCode, CloseStatus, may_send
 from ._events import Identity
-from ._plugin import ALLOW, Allow, Close, Deadlines, Deny, FirstMessage, Gate
+from ._plugin import ALLOW, Allow, Close, Deadlines, Deny, FirstMessage, Gate, gives_credit
 
 _NO_DEADLINES = Deadlines()
 
@@ -109,6 +109,7 @@ def allow_fault(answer: Allow) -> str | None:
         (not _is_word_or_none(answer.subprotocol), "subprotocol is not a word, or None"),
         (not _are_texts(answer.hidden_subprotocols), "hidden_subprotocols are not a tuple of str"),
         (not (answer.gate is None or callable(answer.gate)), "gate is not callable, or None"),
+        (gives_credit(answer.gate) and _credit_fault(answer.gate), "gate"),
         (not (first is None or callable(first)), "first_message is not callable, or None"),
         (first is not None and not _is_duration(getattr(first, "timeout_s", None)), "first_message.timeout_s"),
         (answer.deadlines is not None and deadlines_fault(answer.deadlines), "deadlines"),
@@ -116,6 +117,12 @@ def allow_fault(answer: Allow) -> str | None:
         if is_wrong:
             return f"{fault}: {is_wrong}" if isinstance(is_wrong, str) else fault
     return None
+
+
+def _credit_fault(gate: object) -> str | None:
+    if not all(callable(getattr(gate, name, None)) for name in ("credit", "settle")):
+        return "credit and settle are not methods"
+    return None if type(getattr(gate, "credit_bytes", None)) is int else "credit_bytes is not int"
 
 
 def identity_fault(identity: object) -> str | None:

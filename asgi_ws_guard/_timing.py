@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import CellType
 from typing import TYPE_CHECKING
 
 from ._close import CloseCode, CloseStatus, legal_code
@@ -26,6 +27,7 @@ from ._servers import peer_lost
 from ._state import State
 
 if TYPE_CHECKING:
+    from ._connection import Connection
     from ._session import Session
     from ._wheel import Wheel
 
@@ -64,9 +66,11 @@ class Timing:
     """The deadlines of one connection."""
 
     __slots__ = (
+        "_counts",
         "_expires_s",
         "_farewell",
         "_idle_since_s",
+        "_look_s",
         "_looked_s",
         "_next_s",
         "_seen",
@@ -87,9 +91,10 @@ class Timing:
         self._session = session
         self._wheel = wheel
         self._slot: int | None = None
-        self._expires_s = self._next_s = math.inf
-        self._idle_since_s = self._looked_s = -math.inf
+        self._expires_s = self._next_s = self._look_s = math.inf
+        self._idle_since_s, self._looked_s = -math.inf, 0.0
         self._seen = 0
+        self._counts = self._counted()
         self._farewell: Passed | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -109,9 +114,8 @@ class Timing:
         self._next_s = min((at_s for at_s, *_ in self._deadlines()), default=math.inf)
         idle_s = self._session.terms.deadlines.idle_s
         if idle_s is not None and self._session.connection.accepted:
-            self._put(min(self._next_s, self._looked_s + idle_s / LOOKS_PER_IDLE))
-        else:
-            self._put(self._next_s)
+            self._look_s = idle_s / LOOKS_PER_IDLE
+        self._put(min(self._next_s, self._looked_s + self._look_s))
 
     def stop(self) -> None:
         """Ask to be asked no more."""
@@ -122,6 +126,7 @@ class Timing:
     def accepted(self) -> None:
         """Begin to count what counts from the accept."""
         self._idle_since_s = self._looked_s = self._session.loop.time()
+        self._counts = self._counted()  # a look must be cheap, and the path is the last one now
         self.arm()
 
     def due(self, now: float) -> None:
@@ -131,13 +136,13 @@ class Timing:
         Args:
             now: Now, in seconds.
         """
-        self._slot = None
-        session = self._session
-        idle_s = session.terms.deadlines.idle_s
         was_heard = self._look(now)
-        if now < self._next_s and idle_s is not None and not was_heard:  # most looks: nothing has happened
-            self._put(min(self._next_s, now + idle_s / LOOKS_PER_IDLE))
-        elif self._passed() is None:
+        if now < self._next_s and not was_heard:  # most looks: nothing has happened
+            look_at_s = now + self._look_s
+            self._slot = self._wheel.put(self, look_at_s if look_at_s < self._next_s else self._next_s)
+            return
+        self._slot = None
+        if self._passed() is None:
             self.arm()
         else:
             self._start()
@@ -194,12 +199,17 @@ class Timing:
 
     def _look(self, now: float) -> bool:
         """See whether anything was received since the last look; who is not listened to, or is delayed, is not idle."""
-        receiving = self._session.receiving
-        seen, self._looked_s = receiving.received, now
-        was_heard = seen != self._seen or not receiving.is_listening
+        connection, received, reading = self._counts
+        seen, self._looked_s = connection.received + received.cell_contents.counted, now
+        was_heard = seen != self._seen or not reading.cell_contents
         if was_heard:
             self._seen, self._idle_since_s = seen, now
         return was_heard
+
+    def _counted(self) -> tuple[Connection, CellType, CellType]:
+        """Give where messages are counted, beside the path and on it, and what tells whether somebody listens."""
+        path = self._session.path
+        return self._session.connection, path.received_cell, path.reading_cell
 
     def _put(self, at_s: float) -> None:
         if at_s < math.inf:

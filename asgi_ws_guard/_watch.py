@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ._drain import Draining
 from ._loops import AsyncioLoop, Timer, TrioLoop, running_loop
+from ._pacing import Pacer
 from ._senders import Senders, senders_of
 from ._turns import Turns
 from ._wheel import Wheel
@@ -49,6 +50,7 @@ class Watch:
         in_flight: Sends that the server has not finished, where there is a deadline. Dict: awaitable -> its side.
         is_held: Whether SIGTERM was to be held back for these connections.
         looks: Number of looks at all connections.
+        pacer: Lets those go on that were delayed.
         loop: The event loop.
         senders: Who sends late, on this event loop.
         turns: Spreads what comes for many connections together.
@@ -70,6 +72,7 @@ class Watch:
         "is_held",
         "looks",
         "loop",
+        "pacer",
         "senders",
         "sessions",
         "turns",
@@ -84,6 +87,7 @@ class Watch:
             loop: The event loop.
         """
         self.loop = loop
+        self.pacer = Pacer(loop)
         self.sessions: dict[Session, CellType] = {}
         self.drain = Draining(loop, self.sessions.keys())
         self.in_flight: dict[Awaitable[None], Sending] = {}

@@ -51,10 +51,10 @@ def gate(options: dict[str, Any]) -> Any:
 
 def nanoseconds(asked: Any) -> float:
     """Ask about many messages; give the nanoseconds of one."""
-    started_ns = time.perf_counter_ns()
+    started_ns = time.thread_time_ns()
     for _ in range(MESSAGES):
         asked(100)
-    return (time.perf_counter_ns() - started_ns) / MESSAGES
+    return (time.thread_time_ns() - started_ns) / MESSAGES
 
 
 def added(rounds: int) -> dict[str, list[float]]:

@@ -45,7 +45,6 @@ _BAD_ENDS = {
     CloseStatus.APP_ERROR,
     CloseStatus.PROTOCOL_ERROR,
     CloseStatus.SLOW_CONSUMER,
-    CloseStatus.TIMEOUT,
     CloseStatus.TRANSPORT_ERROR,
 }
 
@@ -213,9 +212,15 @@ def _terminal(line: str) -> Callable[[Terminal], _Line]:
             values["decisions"] = {safe(" ".join(kind)): number for kind, number in event.decisions.items()}
         if isinstance(event, Rejected):
             values["response_status"] = event.response_status
-        return "warning" if event.status in _BAD_ENDS else "info", line, values
+        return "warning" if _is_bad(event) else "info", line, values
 
     return describe
+
+
+def _is_bad(event: Terminal) -> bool:
+    """Tell whether somebody should look at an end: not when the deadline of an idle or old connection has closed it."""
+    is_late = event.status is CloseStatus.TIMEOUT and not isinstance(event, Closed)
+    return is_late or event.status in _BAD_ENDS
 
 
 _LINES: dict[type[Event], Callable[[Any], _Line]] = {

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from newcomers import Clock, handshake
 
 from asgi_ws_guard import Allow, Close, Drop
-from asgi_ws_guard._plugin import Delay, Gate
+from asgi_ws_guard._plugin import CreditingGate, Delay, Gate, gives_credit
 from asgi_ws_guard.plugins.limits import Limits, Rate
+from asgi_ws_guard.plugins.limits._gate import LEAST_BYTES, LEAST_CREDIT, MAX_CREDIT, PART
 
 
 def gate_of(clock: Clock, **options: Any) -> Gate:
@@ -70,6 +71,18 @@ def test_the_longer_wait_counts() -> None:
     slow = gate_of(clock, messages="10/second", bytes_received=Rate(1, burst=10))
     assert slow(10) == Allow()
     assert slow(8) == Delay(8.0, "too_many_bytes")
+
+
+def test_a_message_that_waits_is_paid_for_when_it_arrives() -> None:
+    """While it waits for one bucket the other does not fill up for a second message at the same moment."""
+    clock = Clock(0.0)
+    gate = gate_of(clock, messages=Rate(2, burst=1.5, answer="drop"), bytes_received=Rate(5, burst=45))
+    assert gate(9) == Allow()
+    clock.now_s = 0.5
+    answer = gate(40)
+    assert isinstance(answer, Delay)
+    clock.now_s += answer.delay_s
+    assert gate(0) == Drop("too_many_messages")
 
 
 def test_drop_costs_nothing() -> None:
@@ -177,3 +190,115 @@ def test_a_gate_passes_what_it_should(
             total += size
             assert passed <= burst + number * (until_s - since_s) + 1e-6
             assert total <= 40 + volume + volume * (until_s - since_s) + 1e-4
+
+
+def crediting(clock: Clock, **options: Any) -> CreditingGate:
+    """Make the gate that a client is given, which gives credit."""
+    gate = gate_of(clock, **options)
+    assert gives_credit(gate)
+    return gate
+
+
+def test_a_size_has_credit_without_end() -> None:
+    """Nobody is asked about a message that is small enough."""
+    gate = crediting(Clock(), max_message_bytes=10)
+    assert (gate.credit_bytes, gate.credit() > 2**60) == (10, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "credit", "credit_bytes"),
+    [
+        ({"messages": Rate(1, burst=PART * 5)}, 5, None),
+        ({"messages": Rate(1, burst=PART * 5), "max_message_bytes": 100}, 5, 100),
+        ({"messages": Rate(1e6), "bytes_received": Rate(1e6)}, 244, 256),
+        ({"messages": Rate(1e9), "bytes_received": Rate(1e9)}, MAX_CREDIT, 61_035),
+        ({"messages": Rate(1, burst=PART * 5), "bytes_received": Rate(PART * 5000)}, 5, 1000),
+    ],
+    ids=repr,
+)
+def test_the_credit_is_one_part_of_the_burst(options: dict[str, Any], credit: int, credit_bytes: int | None) -> None:
+    """Of messages and of bytes, and not more than makes asking cheap."""
+    gate = crediting(Clock(), **options)
+    assert gate.credit() == credit
+    assert gate.credit_bytes == credit_bytes if credit_bytes else gate.credit_bytes > 2**60
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"messages": Rate(1000, burst=PART * LEAST_CREDIT - 1)},
+        {"messages": Rate(1e9), "bytes_received": Rate(PART * LEAST_CREDIT * LEAST_BYTES - 1)},
+    ],
+    ids=repr,
+)
+def test_a_small_burst_is_kept_exactly(options: dict[str, Any]) -> None:
+    """Each message is asked about where there is little to give."""
+    assert not gives_credit(gate_of(Clock(), **options))
+
+
+def test_there_is_no_credit_in_a_bucket_that_is_low() -> None:
+    """Of either kind, whatever the size of what would pass."""
+    clock = Clock(0.0)
+    gate = crediting(clock, messages=Rate(1, burst=80))
+    gate.settle(75, 0)
+    assert gate.credit() == 5
+    gate.settle(1, 0)
+    assert gate.credit() == 0
+    clock.now_s = 1.0
+    assert gate.credit() == 0  # it looks at no clock: it is called behind an answer
+    gate.settle(0, 0)
+    assert gate.credit() == 5
+    octets = crediting(clock, bytes_received=Rate(PART * 1024, burst=PART * 1024))
+    octets.settle(1, (PART - 1) * 1024 + 1)
+    assert octets.credit() == 0
+
+
+@given(
+    number=st.floats(1, 400),
+    burst=st.floats(PART * LEAST_CREDIT, 300),
+    volume=st.floats(PART * LEAST_CREDIT * LEAST_BYTES, 40_000),
+    answers=st.tuples(ANSWERS, ANSWERS),
+    steps=st.lists(
+        st.tuples(st.one_of(st.just(0.0), st.floats(0, 1)), st.integers(0, 1500), st.integers(1, 40)), max_size=25
+    ),
+)
+def test_credit_passes_no_more_than_it_should(
+    number: float, burst: float, volume: float, answers: tuple[Any, Any], steps: list[tuple[float, int, int]]
+) -> None:
+    """In any window at most burst + rate * T messages and bytes arrive, and what is held back lacks a part at most."""
+    clock = Clock()
+    rates = Rate(number, burst=burst, answer=answers[0]), Rate(volume, answer=answers[1])
+    gate = crediting(clock, messages=rates[0], bytes_received=rates[1])
+    exact, credit, used = [burst, volume], 0, [0, 0]
+
+    def pass_time(seconds: float) -> None:
+        clock.now_s += seconds
+        exact[:] = [min(one.size, have + seconds * one.per_second) for one, have in zip(rates, exact, strict=True)]
+
+    def asked(size: int) -> bool:
+        """Ask as the lane does; tell whether the message arrives."""
+        nonlocal credit
+        if size <= gate.credit_bytes and used[0] < credit:
+            used[:] = [used[0] + 1, used[1] + size]
+            return True
+        if used[0]:
+            gate.settle(*used)
+        credit, used[:] = 0, [0, 0]
+        answer = gate(size)
+        if isinstance(answer, Allow):
+            credit = gate.credit()
+        elif isinstance(answer, Delay):
+            assert exact[0] < 1 + burst / PART + 1e-6 or exact[1] < size + volume / PART + 1e-4
+            pass_time(answer.delay_s)
+        else:
+            assert exact[0] < 1 + burst / PART + 1e-6 or exact[1] < size + volume / PART + 1e-4
+            return False
+        return True
+
+    for pause_s, size, many in steps:
+        pass_time(pause_s)
+        for _ in range(many):
+            if asked(size):
+                exact[:] = [exact[0] - 1, exact[1] - size]
+                assert exact[0] > -1e-6  # a bucket that is kept exactly has never given more than it had:
+                assert exact[1] > -1e-4  # that is burst + rate * T in any window

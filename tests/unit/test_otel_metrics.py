@@ -351,9 +351,31 @@ def test_a_handler_that_somebody_stopped_made_no_error(error_type: str) -> None:
     assert histogram(collect(reader)[CONNECTION]) == expect(((1, 2.0), on(ROUTE, **labels)))
 
 
-def closed(connection_id: str, *, code: int | None = 1000, route: str = ROUTE, error_type: str | None = None) -> Closed:
+@pytest.mark.parametrize("status", CloseStatus)
+def test_which_ends_are_an_error(status: CloseStatus) -> None:
+    """Those that are a fault of this service; who is closed for idleness or age was to be closed."""
+    made, (reader,) = provider()
+    MetricsObserver(made)(closed("1", status=status))
+    labels = {
+        "websocket__connection__status": str(status),
+        "websocket__close__code": 1000,
+        "websocket__close__initiator": "application",
+    }
+    if str(status) in {"app_error", "protocol_error", "slow_consumer"}:
+        labels["error__type"] = str(status)
+    assert histogram(collect(reader)[CONNECTION]) == expect(((1, 2.0), on(ROUTE, **labels)))
+
+
+def closed(
+    connection_id: str,
+    *,
+    code: int | None = 1000,
+    route: str = ROUTE,
+    error_type: str | None = None,
+    status: CloseStatus = CloseStatus.SHUTDOWN,
+) -> Closed:
     """Make a terminal event."""
-    status, initiator = CloseStatus.SHUTDOWN, Initiator.APPLICATION
+    initiator = Initiator.APPLICATION
     return Closed(
         connection_id, 9.0, "/", route, code, "", initiator, status, 0.1, 2.0, 0.0, error_type, None, Books()
     )  # fmt: skip

@@ -122,6 +122,25 @@ class _Gated:
         return Allow(gate=lambda size: self.answer)
 
 
+class _Crediting(_Gated):
+    """The same, with credit for a few small messages."""
+
+    credit_bytes = 3
+
+    def admit(self, handshake: Handshake) -> Allow:
+        return Allow(gate=self)
+
+    def __call__(self, size: int) -> Allow:
+        return self.answer
+
+    def credit(self) -> int:
+        return 2
+
+    def settle(self, messages: int, size: int) -> None:
+        assert messages <= 2
+        assert size <= 6
+
+
 def _through_the_guard(script: list[tuple[str, Any]], **options: Any) -> _Run:
     result = _Run()
 
@@ -212,13 +231,15 @@ def test_the_fast_path_equals_the_tables(script: list[tuple[str, Any]]) -> None:
         {"policies": (_Yes(),)},
         {"policies": (_Gated(ALLOW),)},
         {"policies": (_Gated(Allow()),)},
+        {"policies": (_Crediting(ALLOW),)},
         {"policies": (_Gated(ALLOW), _Gated(ALLOW), _Yes())},
     ]
     for options in ways:
         seen = _through_the_guard(script, **{"observers": (), **options})
         assert seen == expected, options
     measured = replace(expected, books=expected.measured)
-    for options in ({}, {"send_timeout_s": 30}, {"policies": (_Yes(),)}, {"policies": (_Gated(ALLOW),)}):
+    ways = [{}, {"send_timeout_s": 30}, *({"policies": (one,)} for one in (_Yes(), _Gated(ALLOW), _Crediting(ALLOW)))]
+    for options in ways:
         assert _through_the_guard(script, observers=(_Measuring(),), **options) == measured, options
     assert _through_the_guard(script, observers=(_Measuring(wants_messages=True),)) == measured
 

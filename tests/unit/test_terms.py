@@ -70,6 +70,11 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
     await send(ACCEPT)
 
 
+def _crediting(**attributes: Any) -> Any:
+    """Make a gate that gives credit, but for what a test says."""
+    return type("Crediting", (), {"__call__": _gate, "credit": int, "settle": print, **attributes})()
+
+
 def _gate(size: int, /) -> Allow:
     return Allow()
 
@@ -159,6 +164,10 @@ MALFORMED: list[Any] = [
     Allow(hidden_subprotocols=(b"token",)),  # type: ignore[arg-type]
     Allow(hidden_subprotocols=None),  # type: ignore[arg-type]
     Allow(gate=5),  # type: ignore[arg-type]
+    Allow(gate=_crediting(credit_bytes=None)),
+    Allow(gate=_crediting(credit_bytes=10.0)),
+    Allow(gate=_crediting(credit_bytes=10, settle=None)),
+    Allow(gate=_crediting(credit_bytes=10, credit=5)),
     Allow(first_message=5),  # type: ignore[arg-type]
     Allow(first_message=_gate),  # type: ignore[arg-type]
     Allow(first_message=_no_timeout()),

@@ -22,11 +22,10 @@ ABNORMAL = frozenset(
         CloseStatus.APP_ERROR,
         CloseStatus.PROTOCOL_ERROR,
         CloseStatus.SLOW_CONSUMER,
-        CloseStatus.TIMEOUT,
         CloseStatus.TRANSPORT_ERROR,
     )
 )
-"""Ends that nobody wanted."""
+"""Ends that nobody wanted. Who sets an age for connections wants a timeout."""
 
 DECIDED = frozenset(str(status) for status in (CloseStatus.DENIED, CloseStatus.UNAUTHORIZED, CloseStatus.RATE_LIMITED))
 """Ends that say nothing of health: a flood of strangers must neither hide what is wrong nor look like it."""
@@ -110,7 +109,7 @@ class Thresholds:
         failing_send_success: The same, for failing.
         min_sends: Without so many recent messages the share says nothing.
         degraded_abnormal_ends: The recent share of abnormal ends is over this, 0 to 1. Abnormal are errors of the
-            application, of the protocol and of the transport, timeouts and slow consumers; denials do not count.
+            application, of the protocol and of the transport, and slow consumers; denials and timeouts do not count.
         failing_abnormal_ends: The same, for failing.
         min_ends: Without so many recent ends the share says nothing.
         degraded_zombies: More handlers than this have outlived their connection.

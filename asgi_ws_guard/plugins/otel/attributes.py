@@ -79,10 +79,9 @@ TRANSMIT, RECEIVE = "transmit", "receive"
 ACCEPTED, DENIED, ABORTED = "accepted", "denied", "aborted"
 """Values of `CONNECTION_RESULT`."""
 
-ERROR_STATUSES = frozenset(
-    {CloseStatus.APP_ERROR, CloseStatus.PROTOCOL_ERROR, CloseStatus.SLOW_CONSUMER, CloseStatus.TIMEOUT}
-)
-"""Ends that are an error of this service. A lost transport is not: clients walk out of their wireless network."""
+ERROR_STATUSES = frozenset({CloseStatus.APP_ERROR, CloseStatus.PROTOCOL_ERROR, CloseStatus.SLOW_CONSUMER})
+"""Ends that are an error of this service. A lost transport is not: clients walk out of their wireless network; nor
+is the end of a connection that was idle or old, which somebody has asked for."""
 
 CANCELLATIONS = frozenset({"CancelledError", "Cancelled", "GeneratorExit"})
 """What leaves a handler that somebody else stopped: asyncio, trio, the garbage collector."""
