@@ -101,4 +101,7 @@ def _fault(answer: object) -> str | None:
         return f"reason is {type(reason).__name__}, not str"
     if isinstance(answer, Delay) and not (is_finite(answer.delay_s) and answer.delay_s > 0):
         return f"delay_s is {answer.delay_s!r}, not a number of seconds more than 0"
+    then: object = getattr(answer, "then", None)
+    if then is not None and not callable(then):
+        return "then is not callable, or None"
     return None if isinstance(answer, Allow | Drop | Delay) else f"{type(answer).__name__} is not a decision"

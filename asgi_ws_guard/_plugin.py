@@ -7,7 +7,7 @@ decision, and the session acts on it. Plugins import this module, the events and
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
@@ -244,10 +244,13 @@ class Delay:
     Attributes:
         delay_s: Seconds, more than 0.
         reason: One word for logs and metrics, from a finite set.
+        then: Asked when they are over what is to become of the message; for what nobody can tell before. When the
+            connection ends first it is asked at once, and the message is dropped unless it may pass. None: deliver it.
     """
 
     delay_s: float
     reason: str = "delayed"
+    then: Callable[[], Allow | Drop | Delay | Close] | None = None
 
 
 @dataclass(frozen=True, slots=True)

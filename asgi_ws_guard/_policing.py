@@ -7,13 +7,15 @@ Does what policies say about one connection: denies its handshake, closes it, an
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from ._admission import admit, judge
 from ._close import CloseCode, legal_code, legal_reason
 from ._events import DropReason, Handshake
-from ._gates import ask, decided
+from ._gates import Answered, ask, decided
 from ._lanes import payload_size
 from ._plugin import ALLOW, Allow, Close, Delay, Deny, Drop
 from ._servers import peer_lost
@@ -125,7 +127,28 @@ def gate_judged(session: Session, answer: object) -> Allow | Drop | Delay | Clos
     policy, decision = decided(session.terms.gates, answer)
     if not isinstance(decision, Allow):
         session.decided(policy, type(decision).__name__.lower(), decision.reason)
+    return _with_name(session, policy, decision)
+
+
+def _with_name(session: Session, policy: str, decision: Allow | Drop | Delay | Close) -> Allow | Drop | Delay | Close:
+    """Let what a delay asks later be told of as the answer of its policy."""
+    if isinstance(decision, Delay) and decision.then is not None:
+        return replace(decision, then=partial(_judged_later, session, policy, decision.then))
     return decision
+
+
+def _judged_later(session: Session, policy: str, then: Callable[[], object]) -> Allow | Drop | Delay | Close:
+    """Ask what is to become of a message that was delayed, and tell of it: but one message is delayed once."""
+    try:
+        answer: object = then()
+    except Exception as error:  # noqa: BLE001 - fail closed
+        answer = error
+    _, decision = decided(session.terms.gates, Answered(policy, answer))
+    if isinstance(decision, Delay) and session.connection.ended is not None:
+        decision = Drop(decision.reason)  # nobody waits any more
+    if isinstance(decision, Drop | Close):
+        session.decided(policy, type(decision).__name__.lower(), decision.reason)
+    return _with_name(session, policy, decision)
 
 
 async def close_for(session: Session, decision: Close) -> None:

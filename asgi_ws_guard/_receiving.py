@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ._close import CloseCode, Initiator
 from ._handle import _current
 from ._loops import AsyncioLoop, Flag, Timer, Waker, step
-from ._plugin import Allow, Close, Delay, Drop
+from ._plugin import ALLOW, Allow, Close, Delay, Drop
 from ._policing import close_for, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost, waits_for_readers
@@ -70,7 +70,7 @@ class Receiving:
         self._disconnect: Message | None = None
         self._given = False
         self._waker: Waker | None = None
-        self._held: tuple[Message, Timer] | None = None
+        self._held: tuple[Message, Timer, Delay] | None = None
         self._idle_since_s = session.loop.time()
         self._looks = session.looks
         self._seen = 0
@@ -424,15 +424,15 @@ class Receiving:
             await close_for(self._session, decision)
         elif isinstance(decision, Drop):
             await self._session.loop.turn()  # nobody else may: a client that floods would starve all others
-        elif isinstance(decision, Allow) or not self._hold(message, decision.delay_s):
+        elif isinstance(decision, Allow) or not self._hold(message, decision):
             return message
         return None
 
-    def _hold(self, message: Message, delay_s: float) -> bool:
+    def _hold(self, message: Message, delay: Delay) -> bool:
         """Let a message wait, and nobody read meanwhile; False where there are no timers."""
-        timer = self._session.loop.later(delay_s, self._is_due)
+        timer = self._session.loop.later(delay.delay_s, self._is_due)
         if timer is not None:
-            self._held = message, timer
+            self._held = message, timer, delay
             self._session.path.block_reads()
         return timer is not None
 
@@ -443,9 +443,16 @@ class Receiving:
         """Let a message that waited be received, and the next one be read; nobody may be there to receive it."""
         if self._held is None:
             return
-        (message, timer), self._held = self._held, None
+        (message, timer, delay), self._held = self._held, None
         timer.cancel()
-        self.reader.put(message)
+        loop, decision = self._session.loop, ALLOW if delay.then is None else delay.then()
+        if isinstance(decision, Delay) and self._hold(message, decision):
+            return
+        if isinstance(decision, Close) and isinstance(loop, AsyncioLoop):
+            loop.start(close_for(self._session, decision), self.context)
+            return
+        if isinstance(decision, Allow):
+            self.reader.put(message)
         if (self._never_direct or not self.reader.wanted) and self._session.connection.ended is None:
             self.reader.start()
         self.reader.wake_all()

@@ -150,8 +150,8 @@ def test_a_storage_that_dies_fails_open(redis_server: RedisServer, caplog: pytes
     with caplog.at_level(logging.WARNING, "asgi_ws_guard"):
         asyncio.run(closing(policy, main()))
     assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
-        "the storage of attempts is away",
-        "the storage of attempts is back",
+        "the storage of limits is away",
+        "the storage of limits is back",
     ]
     assert "fails open" in caplog.text
 

@@ -52,6 +52,10 @@ class Gate:
             raise answer
         return answer
 
+    def later(self) -> Any:
+        """Answer for a message that was delayed."""
+        return self(-1)
+
 
 class Gated:
     """A policy that lets everybody in through a gate."""
@@ -105,6 +109,23 @@ def _collector(into: list[Any], server: ScriptedServer, *messages: Message) -> A
         while (message := await receive())["type"] != "websocket.disconnect":
             into.append(message.get("text", message.get("bytes")))
         into.append(message["code"])
+
+    return app
+
+
+def _timed(into: list[Any], server: ScriptedServer, *messages: Message) -> App:
+    """Make a handler as `_collector` does, which takes down the time too."""
+    got = list[Any]()
+    inner = _collector(got, server, *messages)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_timed() -> Message:
+            message = await receive()
+            if message["type"] != "websocket.connect":
+                into.append((message.get("text", message.get("code")), _now()))
+            return message
+
+        await inner(scope, receive_timed, send)
 
     return app
 
@@ -227,6 +248,7 @@ def test_a_gate_that_closes_closes_at_once(mode: str) -> None:
         Delay(math.nan),
         Delay("1"),  # type: ignore[arg-type]
         Delay(1.0, 5),  # type: ignore[arg-type]
+        Delay(1.0, "slow", "later"),  # type: ignore[arg-type]
         Drop(None),  # type: ignore[arg-type]
         Close("1000"),  # type: ignore[arg-type]
         Close(1008, 5),  # type: ignore[arg-type]
@@ -291,6 +313,66 @@ def test_a_delayed_message_comes_later_and_nothing_is_read_meanwhile(mode: str) 
         assert (seen.one(PolicyApplied).decision, seen.one(PolicyApplied).reason) == ("delay", "slow")
         assert list(seen.one(Closed).decisions.values()) == [2]
         assert guard.totals().received == 3
+
+    run(main)
+
+
+def test_a_delay_may_ask_again(mode: str) -> None:
+    """What it says then counts as any answer: wait on, pass, be dropped; the delay itself is told once."""
+
+    async def main() -> None:
+        server, seen, got = ScriptedServer(), _recorder(mode), list[Any]()
+        passes = Delay(1.0, "slow", Gate(Delay(2.0, "slow", lambda: ALLOW)).later)
+        gate = Gate(passes, Delay(1.0, "slow", lambda: Drop("many")), Delay(4.0, "slow", lambda: Delay(8.0, "slow")))
+        await _serve(_timed(got, server, *_texts("a", "b", "c", "d"), END), server, seen, gate)
+        assert got == [("a", 3.0), ("c", 16.0), ("d", 16.0), (1001, 16.0)]
+        counts = {kind[1:]: number for kind, number in seen.one(Closed).decisions.items()}
+        assert counts == {("delay", "slow"): 3, ("drop", "many"): 1}
+        assert {kind[0].rpartition(".")[2] for kind in seen.one(Closed).decisions} == {"Gated"}
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [(Gate(Close(1013, "many")), 1013), (Gate(ValueError("bug")), 1011), (Gate(None), 1011)], ids=repr
+)
+def test_a_delay_may_close_in_the_end(mode: str, then: Gate, code: int) -> None:
+    """When its time is over; what raises or is no answer closes as well."""
+    answers = list(then.answers)
+
+    async def main() -> None:
+        server, seen, got = ScriptedServer(), _recorder(mode), list[Any]()
+        gate = Gate(ALLOW, Delay(3.0, "slow", Gate(*answers).later))
+        await _serve(_timed(got, server, *_texts("a", "b", "c")), server, seen, gate)
+        assert got == [("a", 0.0), (code, pytest.approx(3.0, abs=DRAIN_S / 4))]
+        assert [one["code"] for one in server.sent if one["type"] == "websocket.close"] == [code]
+        assert [one.decision for one in seen.of(PolicyApplied)] == ["delay", "close"]
+
+    run(main)
+
+
+@pytest.mark.parametrize(("then", "expected"), [(ALLOW, ["a", 1000]), (Delay(1.0, "slow"), [1000])], ids=repr)
+def test_what_waits_at_the_end_passes_only_if_it_may(then: Allow | Delay, expected: list[Any]) -> None:
+    """A connection that ends meanwhile is asked for at once, and waits for nothing more; a drop is counted."""
+
+    async def main() -> None:
+        server, seen, got = ScriptedServer(), Recorder(), list[Any]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.deliver(*_texts("a"))
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(receive(), 1)
+            await send({"type": "websocket.close", "code": 1000})
+            while (message := await receive())["type"] != "websocket.disconnect":
+                got.append(message["text"])
+            got.append(message["code"])
+
+        await _serve(app, server, seen, Gate(Delay(5.0, "slow", lambda: then)))
+        assert got == expected
+        counts = {kind[1:] for kind in seen.one(Closed).decisions}
+        assert (("drop", "slow") in counts) is (then is not ALLOW)
 
     run(main)
 

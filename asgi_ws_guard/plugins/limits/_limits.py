@@ -23,6 +23,7 @@ from ._gate import gates
 from ._live import Key, Live
 from ._rate import Rate, rate
 from ._routes import matcher, route_limits
+from ._shared import Shared
 from ._storage import Storage
 
 _ONE = ("total", "")
@@ -43,14 +44,24 @@ class Limits:
         attempts_per_identity: The same for one identity.
         messages: Received messages per time of each connection, ``"20/second"`` or a `Rate` with its answer.
         bytes_received: Received bytes per time of each connection. A message beyond its burst closes with 1009.
+        messages_per_address: Received messages per time of all connections of one address together; what passes here
+            must also pass each connection's own rate, above.
+        messages_per_identity: The same of one identity.
+        bytes_received_per_address: Received bytes per time of all connections of one address together.
+        bytes_received_per_identity: The same of one identity.
         max_message_bytes: Bytes of a message, of UTF-8 for text; a larger one closes with 1009.
         address: Gives the key of a client's address: a `ClientAddress` that knows your proxies, or any function.
         route: Gives the key in `per_route` of a handshake, or None; None: by the templates.
         retry_after_s: What Retry-After says where nobody knows: when a connection ends.
         max_keys: Buckets kept for addresses, and for identities; beyond it the one used longest ago is forgotten.
-        storage: Where attempts are counted for all processes: ``"redis://…"`` or ``"memory://"`` (extra ``limits``).
+        storage: Where attempts, and messages and bytes of one address or identity, are counted for all processes:
+            ``"redis://…"`` or ``"memory://"`` (extra ``limits``). No message waits for it while there is room: a tenth
+            of what it allows in a window (`Rate.window`) is reserved ahead for each process. So the processes together
+            let no more pass than it allows; each may keep what it has reserved from the others, until the window is
+            over.
         storage_away: When the storage does not answer: ``"fail_open"`` leaves it at this process's own buckets, which
-            always count too; ``"fail_closed"`` denies with 503.
+            always count too; ``"fail_closed"`` denies with 503, and takes each message as one too many once what was
+            reserved is spent.
         storage_timeout_s: Seconds that a handshake waits for the storage.
         clock: Gives seconds that never go back.
 
@@ -70,6 +81,10 @@ class Limits:
         attempts_per_identity: Rate | str | None = None,
         messages: Rate | str | None = None,
         bytes_received: Rate | str | None = None,
+        messages_per_address: Rate | str | None = None,
+        messages_per_identity: Rate | str | None = None,
+        bytes_received_per_address: Rate | str | None = None,
+        bytes_received_per_identity: Rate | str | None = None,
         max_message_bytes: int | None = None,
         address: Callable[[Handshake], str] | None = None,
         route: Callable[[Handshake], str | None] | None = None,
@@ -96,11 +111,19 @@ class Limits:
         self._gate = _gates(messages, bytes_received, max_message_bytes, clock)
         self._live = Live()
         self._storage = None if storage is None else Storage(storage, storage_away, storage_timeout_s)
+        common = _shared_rates(
+            messages_per_address=messages_per_address,
+            messages_per_identity=messages_per_identity,
+            bytes_received_per_address=bytes_received_per_address,
+            bytes_received_per_identity=bytes_received_per_identity,
+        )
+        self._shared = Shared(common, keys, clock, self._storage)
         counts = (self._connections, self._per_route, self._per_address, self._per_identity)
-        if not any((*counts, self._rates, self._gate)):
+        if not any((*counts, self._rates, self._gate, common)):
             raise ConfigurationError("connections", None, "a limit, here or by another option")
-        if self._storage is not None and not self._rates:
-            raise ConfigurationError("storage", storage, "None, unless attempts are limited")
+        if self._storage is not None and not self._rates and not common:
+            allowed_here = "None, unless attempts, or messages or bytes of an address or identity, are limited"
+            raise ConfigurationError("storage", f"{str(storage).partition('://')[0]}://…", allowed_here)
 
     @property
     def live(self) -> int:
@@ -110,11 +133,11 @@ class Limits:
     @property
     def keys(self) -> int:
         """Keys in all tables now: what it holds in memory."""
-        return self._live.keys + sum(len(buckets) for buckets in self._buckets.values())
+        return self._live.keys + len(self._shared) + sum(len(buckets) for buckets in self._buckets.values())
 
     @property
     def storage_failures(self) -> int:
-        """Handshakes for which the storage was away."""
+        """Handshakes and leases for which the storage was away."""
         return 0 if self._storage is None else self._storage.failures
 
     def admit(self, handshake: Handshake) -> Allow | Deny | Coroutine[Any, Any, Allow | Deny]:
@@ -148,9 +171,15 @@ class Limits:
             connection_id: As in the handshake.
         """
         self._live.leave(connection_id)
+        self._shared.leave(connection_id)
 
     async def aclose(self) -> None:
-        """Close the sockets to the storage that the running event loop has opened; for the end of a lifespan."""
+        """
+        Close the sockets to the storage that the running event loop has opened; for the end of a lifespan.
+
+        No task is left of those that reserve ahead; who receives a message afterwards opens and reserves anew.
+        """
+        await self._shared.aclose()
         if self._storage is not None:
             await self._storage.aclose()
 
@@ -179,7 +208,9 @@ class Limits:
         full = self._live.enter(handshake.connection_id, limits)
         if full is not None:
             return _too_many("connections", full, self._retry_after_s)
-        return ALLOW if self._gate is None else Allow(gate=self._gate())
+        own = None if self._gate is None else self._gate()
+        gate = self._shared.join(handshake.connection_id, keys, own)
+        return ALLOW if gate is None else Allow(gate=gate)
 
 
 def _gates(messages: object, volume: object, max_bytes: object, clock: Callable[[], float]) -> Any:
@@ -193,6 +224,12 @@ def _gates(messages: object, volume: object, max_bytes: object, clock: Callable[
     if number is None and octets is None and biggest is None:
         return None
     return gates(number, octets, biggest, clock)
+
+
+def _shared_rates(**rates: object) -> dict[str, Rate]:
+    """Check the options about messages of several connections."""
+    found = {option: rate(option, value, ("delay", "drop", "close")) for option, value in rates.items()}
+    return {option: one for option, one in found.items() if one is not None}
 
 
 def _callable(option: str, value: Any) -> Any:

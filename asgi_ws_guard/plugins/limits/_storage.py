@@ -1,7 +1,8 @@
 """
-Attempts of all processes together, in a storage of the `limits` library.
+What all processes do together, in a storage of the `limits` library.
 
-A handshake waits for it a bounded time. When it is away, that is said once, and it is asked again once in a while.
+A handshake waits for it a bounded time, a message never: for those `_lease.py` asks ahead. When it is
+away, that is said once, and it is asked again once in a while.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ RETRY_S = 1.0
 MAX_SOCKETS = 10
 """Sockets to Redis of one event loop; more handshakes at once wait for one of them, within the same time."""
 
+_AWAY = "away"
 _SCHEMES = ("memory", "redis", "rediss", "redis+unix")
 _log = logging.getLogger("asgi_ws_guard")
 
@@ -38,7 +40,8 @@ class Storage:
         timeout_s: How long a handshake waits.
 
     Attributes:
-        failures: Handshakes for which it was away.
+        failures: Handshakes and leases for which it was away.
+        fails_closed: Whether nothing passes meanwhile.
 
     Raises:
         ConfigurationError: An option is not allowed, or an extra is missing.
@@ -55,7 +58,7 @@ class Storage:
         self._uri = f"async+{scheme}://{rest}"
         self._pool_uri = f"{scheme.replace('redis+unix', 'unix')}://{rest}" if scheme != "memory" else None
         self._timeout_s = positive("storage_timeout_s", timeout_s, "a number of seconds, more than 0")
-        self._fails_closed = away == "fail_closed"
+        self.fails_closed = away == "fail_closed"
         self._limiters: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, Any]] = WeakKeyDictionary()
         self._away_until_s: float | None = None
         self.failures = 0
@@ -71,25 +74,48 @@ class Storage:
         Returns:
             None when all have room, the name of the first that has none, or ``"away"`` when it fails closed.
         """
-        if self._away_until_s is not None:
-            if time.monotonic() < self._away_until_s:
-                return self._failed()
-            self._away_until_s = time.monotonic() + RETRY_S  # one asks, the others go on without it
-        try:
-            found = await self._in_time(self._hit(wanted))
-        except Exception as error:  # noqa: BLE001 - whatever a storage raises, it is away
-            self._goes_away(error)
-            return self._failed()
-        if self._away_until_s is not None:
-            self._away_until_s = None
-            _log.warning("the storage of attempts is back")
-        return found
+        found = await self._asked(wanted, 1)
+        return None if found == _AWAY and not self.fails_closed else found
+
+    async def lease(self, name: str, rate: Rate, key: Hashable, number: int) -> bool | None:
+        """
+        Reserve a number for one rate, or nothing.
+
+        Args:
+            name: Name of the rate.
+            rate: The rate.
+            key: Whose.
+            number: How many, 1 or more.
+
+        Returns:
+            Whether there was room; None when the storage is away.
+        """
+        found = await self._asked([(name, rate, key)], number)
+        return None if found == _AWAY else found is None
 
     async def aclose(self) -> None:
         """Close the sockets of the running loop; they are opened again when they are needed."""
         _, pool = self._limiters.pop(asyncio.get_running_loop(), (None, None))
         if pool is not None:
             await pool.disconnect()
+
+    async def _asked(self, wanted: Sequence[tuple[str, Rate, Hashable]], cost: int) -> str | None:
+        """Give the name of the first that has no room, None when all have, `_AWAY` when nobody knows."""
+        if self._away_until_s is not None:
+            if time.monotonic() < self._away_until_s:
+                self.failures += 1
+                return _AWAY
+            self._away_until_s = time.monotonic() + RETRY_S  # one asks, the others go on without it
+        try:
+            found = await self._in_time(self._hit(wanted, cost))
+        except Exception as error:  # noqa: BLE001 - whatever a storage raises, it is away
+            self._goes_away(error)
+            self.failures += 1
+            return _AWAY
+        if self._away_until_s is not None:
+            self._away_until_s = None
+            _log.warning("the storage of limits is back")
+        return found
 
     async def _in_time(self, asking: Coroutine[Any, Any, str | None]) -> str | None:
         """
@@ -108,7 +134,7 @@ class Storage:
             raise TimeoutError
         return task.result()
 
-    async def _hit(self, wanted: Sequence[tuple[str, Rate, Hashable]]) -> str | None:
+    async def _hit(self, wanted: Sequence[tuple[str, Rate, Hashable]], cost: int) -> str | None:
         loop = asyncio.get_running_loop()
         if loop not in self._limiters:
             self._limiters[loop] = self._make_limiter()  # a client's sockets belong to one loop
@@ -117,7 +143,7 @@ class Storage:
         limiter, _ = self._limiters[loop]
         for name, rate, key in wanted:
             item = RateLimitItemPerSecond(*rate.window, namespace="asgi_ws_guard")
-            if not await limiter.hit(item, name, _digest(key)):
+            if not await limiter.hit(item, name, _digest(key), cost=cost):
                 return name
         return None
 
@@ -150,13 +176,9 @@ class Storage:
 
     def _goes_away(self, error: Exception) -> None:
         if self._away_until_s is None:
-            answer = "closed: denied" if self._fails_closed else "open: this process counts alone"
-            _log.error("the storage of attempts is away (%s), it fails %s", type(error).__name__, answer)
+            answer = "closed: nothing passes" if self.fails_closed else "open: this process counts alone"
+            _log.error("the storage of limits is away (%s), it fails %s", type(error).__name__, answer)
         self._away_until_s = time.monotonic() + RETRY_S
-
-    def _failed(self) -> str | None:
-        self.failures += 1
-        return "away" if self._fails_closed else None
 
 
 def _digest(key: Hashable) -> str:

@@ -1,0 +1,96 @@
+"""
+The token bucket of one rate and one key, which several connections share, with its queue.
+
+Who comes first passes first; but nobody holds up another bucket while waiting in this one. It answers nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ._lease import Lease
+from ._rate import Rate
+
+SLACK = 1e-9
+"""Of a token: a sum of fractions that should be whole may be less by so much."""
+MIN_WAIT_S = 1e-4
+"""Seconds: less is no time for a timer."""
+
+
+class Meter:
+    """
+    The bucket of one rate and one key.
+
+    Args:
+        name: Name of the option, such as ``"messages_per_identity"``.
+        rate: How fast it fills, and how much it holds.
+        lease: What is reserved in the storage, None without one.
+        clock: Gives seconds that never go back.
+
+    Attributes:
+        members: Live connections.
+        since_s: When the last one has left.
+    """
+
+    __slots__ = (
+        "_at_s",
+        "_clock",
+        "_counts_bytes",
+        "_tokens",
+        "_waiting",
+        "lease",
+        "members",
+        "name",
+        "rate",
+        "since_s",
+    )
+
+    def __init__(self, name: str, rate: Rate, lease: Lease | None, clock: Callable[[], float]) -> None:
+        self.name, self.rate, self.lease = name, rate, lease
+        self.members, self.since_s = 0, 0.0
+        self._clock, self._counts_bytes = clock, name.startswith("bytes")
+        self._tokens, self._at_s = rate.size, clock()
+        self._waiting: dict[object, int] = {}  # gate -> tokens; in the order in which they have come
+
+    def wait_s(self, gate: object, size: int) -> tuple[float, bool]:
+        """
+        Tell whether a message may pass; if not, it has its place among those that wait.
+
+        Args:
+            gate: Whose message.
+            size: Its bytes.
+
+        Returns:
+            0 when it may, else the seconds until it is to be asked again; and whether it is sure that it may not now.
+        """
+        cost = self._cost(size)
+        now_s = self._clock()
+        self._tokens = min(self.rate.size, self._tokens + (now_s - self._at_s) * self.rate.per_second)
+        self._at_s = now_s
+        lacking = cost - self._tokens
+        for other, its_cost in self._waiting.items():
+            if other is gate:
+                break
+            lacking += its_cost
+        if lacking > SLACK:
+            self._waiting[gate] = cost
+            return max(lacking / self.rate.per_second, MIN_WAIT_S), True
+        self.leave_queue(gate)
+        if self.lease is None:
+            return 0.0, True
+        wait_s = self.lease.wait_s(cost)
+        return wait_s, not self.lease.is_unsure
+
+    def take(self, size: int) -> None:
+        """Pay for a message that may pass."""
+        cost = self._cost(size)
+        self._tokens -= cost
+        if self.lease is not None:
+            self.lease.take(cost)
+
+    def leave_queue(self, gate: object) -> None:
+        """Wait no more."""
+        self._waiting.pop(gate, None)
+
+    def _cost(self, size: int) -> int:
+        return size if self._counts_bytes else 1
