@@ -1,4 +1,4 @@
-"""Attempts that are counted in a real Redis, also when it is away or slow."""
+"""Attempts and messages that are counted in a real Redis, also when it is away or slow."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 
-from asgi_ws_guard import Allow, Deny, Handshake, Identity
+from asgi_ws_guard import Allow, Delay, Deny, Drop, Handshake, Identity
+from asgi_ws_guard._plugin import Gate
 from asgi_ws_guard.plugins.limits import Limits, Rate, _storage
 
 from .redis_server import RedisServer, redis_server  # noqa: F401 - a fixture
@@ -227,3 +229,99 @@ def test_each_loop_has_its_own_client(redis_server: RedisServer, caplog: pytest.
             assert asyncio.run(closing(policy, admitted(policy, handshake(), 1))) == 1
     assert policy.storage_failures == 0
     assert not caplog.records
+
+
+MESSAGES = Rate(1, per_s=600, burst=30, answer="drop")
+"""As `ATTEMPTS`, for messages; a lease is three."""
+
+
+async def gate_of(policy: Limits, connection_id: str = "1") -> Gate:
+    """Let a connection of one identity in."""
+    answer = policy.admit(replace(handshake(subject="ada"), connection_id=connection_id))
+    assert isinstance(answer, Allow)
+    assert answer.gate is not None
+    return answer.gate
+
+
+async def passed(gate: Gate, times: int) -> int:
+    """Send so many messages as the guard lets them, and count those that pass."""
+    number = 0
+    for _ in range(times):
+        answer = gate(1)
+        while isinstance(answer, Delay):
+            assert answer.then is not None
+            await asyncio.sleep(answer.delay_s)
+            answer = answer.then()
+        number += isinstance(answer, Allow)
+    return number
+
+
+SENDER = """
+import asyncio, sys
+from tests.interop.test_limits_redis import MESSAGES, gate_of, passed
+from asgi_ws_guard.plugins.limits import Limits
+
+async def main():
+    policy = Limits(messages_per_identity=MESSAGES, storage=sys.argv[1], storage_timeout_s=30)
+    gates = [await gate_of(policy, str(number)) for number in range(3)]
+    print(sum(await asyncio.gather(*(passed(gate, 20) for gate in gates))))
+    await policy.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_processes_share_a_rate_of_messages(redis_server: RedisServer) -> None:  # noqa: F811
+    """Six connections of one identity in two processes, at the same moment: all that the rate allows, and no more."""
+    command = [sys.executable, "-c", SENDER.replace("tests.interop", __name__.rpartition(".")[0]), redis_server.url]
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert 30 - 3 <= sum(map(int, outputs)) <= 30
+
+
+@pytest.mark.parametrize("away", ["fail_open", "fail_closed"])
+def test_a_storage_that_dies_between_messages(redis_server: RedisServer, away: str) -> None:  # noqa: F811
+    """Killed in the middle: the bucket of this process goes on alone, or nothing passes but what was reserved."""
+    policy = limits(redis_server, attempts_per_address=None, messages_per_identity=MESSAGES, storage_away=away)
+
+    async def main() -> None:
+        gate = await gate_of(policy)
+        assert await passed(gate, 10) == 10
+        await asyncio.sleep(TIMEOUT_S)  # no question is open
+        redis_server.kill()
+        started_s = time.monotonic()
+        number = await passed(gate, 40)
+        assert time.monotonic() - started_s < TIMEOUT_S + SLACK_S
+        assert number == 20 if away == "fail_open" else number <= 3
+        assert isinstance(gate(1), Drop)
+        assert policy.storage_failures >= 1
+        redis_server.start()
+        other, deadline = await gate_of(policy, "2"), time.monotonic() + 20
+        while away == "fail_closed" and not await passed(other, 1):
+            assert time.monotonic() < deadline, "the storage stays away"
+            await asyncio.sleep(0.05)
+        policy.release("1")
+        policy.release("2")
+
+    asyncio.run(closing(policy, main()))
+
+
+def test_a_slow_storage_holds_no_message_up(redis_server: RedisServer) -> None:  # noqa: F811
+    """One that does not answer delays a message by the timeout at most; no task stays behind."""
+    policy = limits(redis_server, attempts_per_address=None, messages_per_identity="1000/second")
+
+    async def main() -> None:
+        hold_up(redis_server, 2)
+        gate = await gate_of(policy)
+        started_s = time.monotonic()
+        assert isinstance(gate(1), Delay)
+        assert await passed(gate, 500) == 500
+        assert TIMEOUT_S * 0.9 < time.monotonic() - started_s < TIMEOUT_S + SLACK_S
+        policy.release("1")
+        await policy.aclose()
+        await asyncio.sleep(0.05)  # cancelled tasks end in the next turns
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(closing(policy, main()))

@@ -380,6 +380,7 @@ def test_rates_as_texts(text: str, per_second: float, size: float) -> None:
     [
         (Rate(10), (10, 1)),
         (Rate(600, per_s=60), (600, 60)),
+        (Rate(11, per_s=60), (11, 60)),
         (Rate(10, burst=50), (50, 5)),
         (Rate(3, burst=1), (3, 1)),
         (Rate(1, per_s=100), (1, 100)),

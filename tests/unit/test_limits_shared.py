@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import limits.aio.storage.memory
@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 from newcomers import Clock, handshake
 
-from asgi_ws_guard import ALLOW, Allow, Close, ConfigurationError, Delay, Drop
+from asgi_ws_guard import ALLOW, Allow, Close, ConfigurationError, Delay, Drop, WebSocketGuardMiddleware
 from asgi_ws_guard._plugin import Gate
 from asgi_ws_guard.plugins.limits import Limits, Rate
 from asgi_ws_guard.plugins.limits._lease import ASK_S, MAX_RETRY_S
-from asgi_ws_guard.testing import run
+from asgi_ws_guard.testing import ScriptedServer, run
 
 
 def join(limits: Limits, connection_id: str, subject: str | None = "ada", address: str = "192.0.2.1") -> Gate:
@@ -107,6 +107,17 @@ def test_the_strictest_answer_counts() -> None:
     assert gate(1) == Close(1008, "too_many_messages_per_address")
 
 
+@pytest.mark.parametrize("answer", ["drop", "close"])
+def test_what_is_refused_waits_nowhere(answer: Any) -> None:
+    """A message that one bucket refuses keeps no place among those that wait for another."""
+    clock = Clock()
+    limits = Limits(messages_per_identity=Rate(1), messages_per_address=Rate(1, answer=answer), clock=clock)
+    first, second = join(limits, "a"), join(limits, "b")
+    assert [type(first(1)) for _ in range(2)] == [Allow, Drop if answer == "drop" else Close]
+    clock.now_s += 1
+    assert second(1) == ALLOW
+
+
 def test_delays_are_a_queue() -> None:
     """Each that waits has its moment, nobody who comes later takes it, and one that leaves makes room."""
     clock = Clock(0.0)
@@ -139,6 +150,12 @@ def test_to_connect_anew_refills_nothing() -> None:
     limits.release("b")
     clock.now_s += 1.0
     join(limits, "c", "bob")
+    join(limits, "c", "bob")
+    assert limits.keys == 1
+    limits.release("c")
+    clock.now_s += 1.0
+    limits.release("c")
+    join(limits, "d", "eve")
     assert limits.keys == 1
 
 
@@ -218,13 +235,48 @@ def test_no_set_of_connections_exceeds_the_rate(
             assert sum(size for _, size in passed[first : last + 1]) <= 30 + volume + volume * seconds + 1e-4
 
 
+def test_two_connections_through_a_guard() -> None:
+    """The second waits for the first one's tokens to come back, and what it sent arrives in order."""
+
+    async def main() -> None:
+        got: list[tuple[str, str, float]] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] != "websocket.disconnect":
+                got.append((scope["path"], message["text"], asyncio.get_running_loop().time()))
+
+        policy = Limits(messages_per_address=Rate(2, per_s=10, burst=2), clock=asyncio.get_running_loop().time)
+        guard = WebSocketGuardMiddleware(app, policies=[policy])
+
+        async def visit(path: str, *texts: str) -> None:
+            server = ScriptedServer(path=path)
+            server.connect()
+            server.deliver(*({"type": "websocket.receive", "text": text} for text in texts))
+            server.deliver({"type": "websocket.disconnect", "code": 1000})
+            await server.call(guard)
+
+        await asyncio.gather(visit("/first", "a", "b", "c"), visit("/second", "d", "e"))
+        assert [text for path, text, _ in got if path == "/first"] == ["a", "b", "c"]
+        assert [text for path, text, _ in got if path == "/second"] == ["d", "e"]
+        assert [at_s for _, _, at_s in got] == pytest.approx([0, 0, 5, 10, 15], abs=0.01)
+        assert policy.keys == 1
+
+    run(main)
+
+
 # --- in a storage --------------------------------------------------------------------------------
+
+
+START_S = 1_200_000.0
+"""When the storage's virtual time begins: at the begin of its windows, and not in the first of all."""
 
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Callable[[], MemoryStorage]:
     """Let the storages of several policies be one, in virtual time; give what makes a new one."""
-    now = types.SimpleNamespace(time=lambda: 1000.0 + asyncio.get_running_loop().time())
+    now = types.SimpleNamespace(time=lambda: START_S + asyncio.get_running_loop().time())
     monkeypatch.setattr(limits.aio.storage.memory, "time", now)
 
     def make() -> MemoryStorage:
@@ -249,23 +301,20 @@ async def sent(gate: Gate) -> bool:
     return isinstance(answer, Allow)
 
 
-def ours() -> set[Any]:
-    """Give the tasks that are neither the test's nor the library's, which expires what is old."""
-    foreign = (f"{__name__}.", "virtual.", "MemoryStorage.")
-    return {task for task in asyncio.all_tasks() if not _name(task).startswith(foreign)}
+def ours() -> list[Any]:
+    """Give the tasks of leases and of their questions."""
+    tasks = ((task, task.get_coro()) for task in asyncio.all_tasks())
+    return [task for task, work in tasks if getattr(work, "__qualname__", "").startswith(("Lease.", "Storage."))]
 
 
-def _name(task: Any) -> str:
-    return str(task.get_coro().__qualname__)
+def virtual(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run in virtual time, and leave no task of ours."""
 
-
-def virtual(main: Callable[[], Awaitable[None]]) -> None:
-    """Run in virtual time."""
-
-    async def wrapped() -> None:
+    async def checked() -> None:
         await main()
+        assert ours() == []
 
-    run(wrapped)
+    run(checked)
 
 
 def test_processes_share_a_rate(storage: Callable[[], MemoryStorage]) -> None:
@@ -303,6 +352,42 @@ def test_what_nobody_knows_yet_is_no_reason_to_close(storage: Callable[[], Memor
     virtual(main)
 
 
+def test_nobody_waits_while_there_is_room(storage: Callable[[], MemoryStorage]) -> None:
+    """The next lease is asked for before the last one is spent."""
+
+    async def main() -> None:
+        storage()
+        policy = process(messages_per_identity=Rate(1, per_s=60, burst=40))
+        gate = join(policy, "a")
+        for _ in range(40):
+            await asyncio.sleep(0.01)
+            assert gate(1) == ALLOW
+        await policy.aclose()
+
+    virtual(main)
+
+
+def test_a_message_may_be_larger_than_a_lease(storage: Callable[[], MemoryStorage]) -> None:
+    """It is asked for what lacks; afterwards no more than a lease is kept."""
+
+    async def main() -> None:
+        made = storage()
+        policy = process(bytes_received_per_identity=Rate(1, per_s=60, burst=100, answer="drop"))
+        gate = join(policy, "a")
+        answer = gate(60)
+        await asyncio.sleep(0.1)
+        while isinstance(answer, Delay):
+            answer = later(answer)
+            await asyncio.sleep(0.1)
+        assert answer == ALLOW
+        assert [gate(1), gate(7)] == [ALLOW, ALLOW]
+        await asyncio.sleep(1)
+        assert 68 < sum(made.storage.values()) <= 78
+        await policy.aclose()
+
+    virtual(main)
+
+
 def test_what_is_not_used_expires(storage: Callable[[], MemoryStorage]) -> None:
     """With its window: it counts there no more."""
 
@@ -331,18 +416,18 @@ def test_no_task_is_left(storage: Callable[[], MemoryStorage]) -> None:
             join(policy, name)
         assert len(ours()) == 2
         await asyncio.sleep(0.1)
-        assert ours() == set()
+        assert ours() == []
         policy.release("a")
         policy.release("b")
         join(policy, "c", "bob", "192.0.2.9")
         assert len(ours()) == 2
         policy.release("c")
         await asyncio.sleep(0.1)
-        assert ours() == set()
+        assert ours() == []
         join(policy, "d", "eve", "192.0.2.8")
         assert len(ours()) == 2
         await policy.aclose()
-        assert ours() == set()
+        assert ours() == []
 
     virtual(main)
 
@@ -350,10 +435,12 @@ def test_no_task_is_left(storage: Callable[[], MemoryStorage]) -> None:
 class Away(MemoryStorage):
     """A storage that another library's client does not reach, as long as it is said so."""
 
-    is_away = False
+    is_away = is_slow = False
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count, or fail."""
+        if self.is_slow:
+            await asyncio.sleep(1)
         if self.is_away:
             raise ConnectionError
         return await super().acquire_sliding_window_entry(key, limit, expiry, amount)
@@ -373,6 +460,10 @@ def test_a_storage_that_is_away(monkeypatch: pytest.MonkeyPatch, away: Any, expe
         await asyncio.sleep(0.1)
         assert [type(gate(1)) for _ in range(6)] == expected
         assert policy.storage_failures == 1
+        await asyncio.sleep(MAX_RETRY_S)
+        assert type(gate(1)) is Drop  # at once, although it is asked again
+        await asyncio.sleep(0.1)
+        assert policy.storage_failures == (2 if away == "fail_closed" else 1)
         made.is_away = False
         await asyncio.sleep(MAX_RETRY_S)
         other = join(policy, "b", "bob")
@@ -381,6 +472,25 @@ def test_a_storage_that_is_away(monkeypatch: pytest.MonkeyPatch, away: Any, expe
         await sent(gate)
         await asyncio.sleep(0.1)
         assert await sent(gate) is (away == "fail_closed")
+        await policy.aclose()
+
+    virtual(main)
+
+
+def test_nobody_asks_for_those_who_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that is open when the last connection of a key ends is given up."""
+    made = Away()
+    monkeypatch.setattr(limits.storage, "storage_from_string", lambda *_, **__: made)
+
+    async def main() -> None:
+        made.is_slow = True
+        policy = process(messages_per_identity="5/second", storage_timeout_s=5)
+        join(policy, "a")
+        await asyncio.sleep(0.1)
+        assert len(ours()) == 2
+        policy.release("a")
+        await asyncio.sleep(0.01)
+        assert ours() == []
         await policy.aclose()
 
     virtual(main)
@@ -410,7 +520,7 @@ def test_processes_never_exceed_what_the_storage_granted(
                     policies[name % 3].release(str(name))
                     gates[name] = join(policies[name % 3], str(name))
                 passed += sum(await asyncio.gather(*(sent(gates[name]) for _ in range(messages))))
-                windows = (1000.0 + asyncio.get_running_loop().time()) // 60 - 1000 // 60 + 1
+                windows = (START_S + asyncio.get_running_loop().time()) // 60 - START_S // 60 + 1
                 assert passed <= number * windows
             for policy in policies:
                 await policy.aclose()

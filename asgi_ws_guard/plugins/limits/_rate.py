@@ -80,7 +80,7 @@ class Rate:
         Returns:
             The number, 1 or more, and the seconds in which a bucket fills up, rounded up.
         """
-        window_s = max(1, math.ceil(self.size / self.per_second))
+        window_s = max(1, math.ceil(round(self.size / self.per_second, 6)))  # 11 / (11 / 60) is a little over 60
         return max(1, math.floor(self.per_second * window_s + 1e-9)), window_s
 
 
