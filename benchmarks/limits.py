@@ -28,6 +28,7 @@ GATES: dict[str, dict[str, Any]] = {
     "size": {"max_message_bytes": 1000},
     "messages": {"messages": PLENTY},
     "messages, bytes and size": {"messages": PLENTY, "bytes_received": PLENTY, "max_message_bytes": 1000},
+    "messages of an address": {"messages_per_address": PLENTY},
     "messages, all dropped": {"messages": Rate(1e-9, burst=1, answer="drop")},
     "messages, all delayed": {"messages": Rate(1e-9, burst=1)},
 }

@@ -118,6 +118,16 @@ def test_what_is_refused_waits_nowhere(answer: Any) -> None:
     assert second(1) == ALLOW
 
 
+def test_each_bucket_fills_by_itself() -> None:
+    """One that has filled up meanwhile refuses nothing while another is asked first and does."""
+    clock = Clock(0.0)
+    limits = Limits(messages_per_address=Rate(1, per_s=10), messages_per_identity=Rate(1, answer="drop"), clock=clock)
+    gate = join(limits, "a")
+    assert gate(1) == ALLOW
+    clock.now_s = 2.0
+    assert word(gate(1)) == (8.0, "too_many_messages_per_address")
+
+
 def test_delays_are_a_queue() -> None:
     """Each that waits has its moment, nobody who comes later takes it, and one that leaves makes room."""
     clock = Clock(0.0)

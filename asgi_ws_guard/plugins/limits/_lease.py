@@ -106,7 +106,8 @@ class Lease:
             self._left -= spent
             if number > spent:
                 self._parcels.appendleft((expires_s, number - spent))
-        self.fill()
+        if self._left * 2 <= self._batch:
+            self.fill()
 
     def fill(self) -> None:
         """Start to ask for a new lease, unless enough is there, it is being asked, or it was refused just now."""

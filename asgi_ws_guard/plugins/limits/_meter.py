@@ -36,6 +36,8 @@ class Meter:
         "_at_s",
         "_clock",
         "_counts_bytes",
+        "_per_second",
+        "_size",
         "_tokens",
         "_waiting",
         "lease",
@@ -49,8 +51,15 @@ class Meter:
         self.name, self.rate, self.lease = name, rate, lease
         self.members, self.since_s = 0, 0.0
         self._clock, self._counts_bytes = clock, name.startswith("bytes")
+        self._per_second, self._size = rate.per_second, rate.size
         self._tokens, self._at_s = rate.size, clock()
         self._waiting: dict[object, int] = {}  # gate -> tokens; in the order in which they have come
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether a message may pass and nobody waits: what is asked first, for it is quick."""
+        self._fill()
+        cost = size if self._counts_bytes else 1
+        return self._tokens >= cost and not self._waiting and (self.lease is None or self.lease.wait_s(cost) == 0.0)
 
     def wait_s(self, gate: object, size: int) -> tuple[float, bool]:
         """
@@ -63,10 +72,8 @@ class Meter:
         Returns:
             0 when it may, else the seconds until it is to be asked again; and whether it is sure that it may not now.
         """
-        cost = self._cost(size)
-        now_s = self._clock()
-        self._tokens = min(self.rate.size, self._tokens + (now_s - self._at_s) * self.rate.per_second)
-        self._at_s = now_s
+        self._fill()
+        cost = size if self._counts_bytes else 1
         lacking = cost - self._tokens
         for other, its_cost in self._waiting.items():
             if other is gate:
@@ -74,7 +81,7 @@ class Meter:
             lacking += its_cost
         if lacking > SLACK:
             self._waiting[gate] = cost
-            return max(lacking / self.rate.per_second, MIN_WAIT_S), True
+            return max(lacking / self._per_second, MIN_WAIT_S), True
         self.leave_queue(gate)
         if self.lease is None:
             return 0.0, True
@@ -83,7 +90,7 @@ class Meter:
 
     def take(self, size: int) -> None:
         """Pay for a message that may pass."""
-        cost = self._cost(size)
+        cost = size if self._counts_bytes else 1
         self._tokens -= cost
         if self.lease is not None:
             self.lease.take(cost)
@@ -92,5 +99,8 @@ class Meter:
         """Wait no more."""
         self._waiting.pop(gate, None)
 
-    def _cost(self, size: int) -> int:
-        return size if self._counts_bytes else 1
+    def _fill(self) -> None:
+        now_s = self._clock()
+        tokens = self._tokens + (now_s - self._at_s) * self._per_second
+        self._tokens = tokens if tokens < self._size else self._size
+        self._at_s = now_s

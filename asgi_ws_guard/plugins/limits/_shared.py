@@ -64,6 +64,15 @@ class SharedGate:
         """Take from all buckets, if all have enough."""
         if self._has_left:
             return Drop("has_left")
+        for meter in self.meters:
+            if not meter.has_room(size):
+                return self._looked_at(size)
+        for meter in self.meters:
+            meter.take(size)
+        return ALLOW
+
+    def _looked_at(self, size: int) -> Allow | Drop | Delay | Close:
+        """Take from all buckets although somebody waits, or find out for how long to wait."""
         waits = [(*meter.wait_s(self, size), meter) for meter in self.meters]
         over = [one for one in waits if one[0]]
         if over:
