@@ -391,12 +391,14 @@ def make_tracked_send(outbound: Side, server_send: Send, in_flight: dict[Awaitab
                         await awaitable
                     finally:
                         sending = None
+                        del awaitable  # see `tracked`
                 else:
                     in_flight[awaitable] = outbound
                     try:
                         await awaitable
                     finally:
                         in_flight.pop(awaitable, None)
+                        del awaitable
                 for _ in sent:
                     return
         except BaseException as error:
@@ -414,6 +416,9 @@ def tracked(outbound: Side, send: Send, in_flight: dict[Awaitable[None], Side]) 
     """
     Let others see which sends the server has not finished.
 
+    An exception must not lead to what was awaited: a future of granian 2.8 holds the task that waits for it where no
+    garbage collector looks, and the task holds the cancellation with its traceback.
+
     Args:
         outbound: Whose sends they are.
         send: The server's `send`.
@@ -430,5 +435,6 @@ def tracked(outbound: Side, send: Send, in_flight: dict[Awaitable[None], Side]) 
             await awaitable
         finally:
             in_flight.pop(awaitable, None)
+            del awaitable
 
     return send_tracked

@@ -121,17 +121,29 @@ class Unfinished:
         self._context = context
 
     def __await__(self) -> Generator[Any, Any, None]:
-        waits_for, run, iterator = self._first, self._context.run, self._iterator
-        while True:
-            step, argument = iterator.send, None
-            try:
-                argument = yield waits_for
-            except BaseException as error:  # noqa: BLE001 - it is the coroutine's, a cancellation too
-                step, argument = iterator.throw, error
-            try:
-                waits_for = run(step, argument)
-            except StopIteration:
-                return
+        """
+        Go on, and hold nothing that was waited for.
+
+        A future of granian 2.8 holds the task that waits for it, where no garbage collector looks: an exception whose
+        traceback led to the future would stay for ever, with the connection.
+        """
+        waits_for, self._first = self._first, None
+        argument: object = None
+        run, iterator = self._context.run, self._iterator
+        try:
+            while True:
+                step, argument = iterator.send, None
+                try:
+                    argument = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - it is the coroutine's, a cancellation too
+                    step, argument = iterator.throw, error
+                waits_for = None
+                try:
+                    waits_for = run(step, argument)
+                except StopIteration:
+                    return
+        finally:
+            del argument
 
 
 def begin(send: Send, context: Context, message: Message) -> Unfinished | None:

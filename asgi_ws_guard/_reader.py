@@ -137,7 +137,7 @@ class Reader:
         if not self.running and isinstance(self._loop, AsyncioLoop) and self._has_room():
             self._owner.pumping(True)
             self._task = self._loop.start(self._pump(), self._owner.context)
-            self._task.add_done_callback(self._never_ran)
+            self._task.add_done_callback(self._stopped, context=Context())
         return self.running
 
     async def stop(self) -> None:
@@ -183,6 +183,16 @@ class Reader:
             self._owner.ahead_full(self.buffered, self._size)
         return False
 
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """Take note that the pump was cancelled before it began: nothing of it has run then, not even its `finally`."""
+        if self._task is task:
+            self._over()
+
+    def _over(self) -> None:
+        self._task = None
+        self._owner.pumping(False)
+        self.wake_all()
+
     async def _pump(self) -> None:
         try:
             while self._has_room() and not self._owner.is_over and not self._owner.is_held:
@@ -196,17 +206,7 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - it is raised in the application's next receive
             self._owner.pump_failed(error)
         finally:
-            self._ended()
-
-    def _never_ran(self, task: asyncio.Task[None]) -> None:
-        """Clean up behind a pump that was cancelled before its first step: its own `finally` was never reached."""
-        if self._task is task:
-            self._ended()
-
-    def _ended(self) -> None:
-        self._task = None
-        self._owner.pumping(False)
-        self.wake_all()
+            self._over()
 
 
 def _size_of(message: Message) -> int:

@@ -19,7 +19,7 @@ from ._loops import AsyncioLoop, Flag, Timer, Waker, step
 from ._plugin import ALLOW, Allow, Close, Delay, Drop
 from ._policing import close_for, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
-from ._servers import peer_lost, waits_for_readers
+from ._servers import Hypercorn, hypercorn_of, peer_lost
 from ._types import Message, Receive
 from ._watch import TICK_S
 
@@ -375,8 +375,9 @@ class Receiving:
         if not isinstance(loop, AsyncioLoop) or not self._session.connection.accepted:
             return
         with contextlib.suppress(RuntimeError):  # the handler is thrown away, and its loop is gone
-            if waits_for_readers(loop.current_task()):
-                loop.start(self._read_the_rest(), self.context)
+            hypercorn = hypercorn_of(loop.current_task())
+            if hypercorn is not None:
+                loop.start(self._read_the_rest(hypercorn), self.context)
 
     @property
     def stop_before_close(self) -> bool:
@@ -503,20 +504,24 @@ class Receiving:
         entrance = self._session.entrance
         return entrance is not None and entrance.take(message)
 
-    async def _read_the_rest(self) -> None:
+    async def _read_the_rest(self, hypercorn: Hypercorn) -> None:
         """
-        Read until nothing has come for a while; only the books hear of it.
+        Read until nothing has come for a while, and nothing can; only the books hear of it.
 
-        Whether there is anything cannot be seen: who waits for room goes on only in the next turn. And hypercorn 0.18
-        delivers behind the disconnect what it had in its hands when the connection closed. Who repeats the disconnect
-        is not hypercorn but a guard in between, which would do so for ever.
+        Whether there is anything cannot be seen: who waits for room goes on only in the next turn. And it delivers
+        behind the disconnect what it had in its hands when the connection closed. Who repeats the disconnect is not
+        hypercorn but a guard in between, which would do so for ever.
         """
         disconnects = 0
         with contextlib.suppress(Exception):  # nothing comes behind it, and there is nobody to raise it to
-            while disconnects < 2:
-                message = await asyncio.wait_for(self.read(), DRAIN_S)
-                disconnects += message.get("type") == "websocket.disconnect"
-                self._session.take_in(message)
+            is_served = True
+            while is_served and disconnects < 2:
+                is_served = hypercorn.is_served
+                with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                    while disconnects < 2:
+                        message = await asyncio.wait_for(self.read(), DRAIN_S)
+                        disconnects += message.get("type") == "websocket.disconnect"
+                        self._session.take_in(message)
 
     def _running(self) -> bool:
         return self._reader is not None and self._reader.running

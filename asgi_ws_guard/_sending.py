@@ -21,7 +21,7 @@ from ._lanes import tracked
 from ._linger import Linger
 from ._loops import Flag, Waker
 from ._policing import passes
-from ._servers import peer_lost, private_code, refuses_code
+from ._servers import hypercorn_of, peer_lost, private_code, refuses_code
 from ._types import Message, Send
 
 if TYPE_CHECKING:
@@ -119,10 +119,18 @@ class Sending:
             session.connection.failed += 1
             session.count_late(Books(failed=1))
             self._tell_lost(message, started_s, error, None)
+            if isinstance(error, asyncio.CancelledError):
+                self._look_for_end()
             if self._waker is None or not self._waker.woke(error):
                 raise error
         if session.options.late_sends == "raise":
             raise self._closed() from error
+
+    def _look_for_end(self) -> None:
+        """End the connection if the send that was cancelled is all that would have told of its end (hypercorn)."""
+        hypercorn = None if self._session.connection.ended else hypercorn_of(self._session.task)
+        if hypercorn is not None and hypercorn.has_closed:
+            self._session.transport_lost()
 
     def _tell_lost(
         self, message: Message, started_s: float | None, error: BaseException, reason: DropReason | None

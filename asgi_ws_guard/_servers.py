@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,13 @@ GONE: tuple[Gone, ...] = (
         "0.17 to 0.18",
         "hypercorn.utils.UnexpectedMessageError",
         re.compile(r"ASGIWebsocketState\.(CLOSED|HTTPCLOSED)"),
+    ),
+    # to a denial with a body, behind a client that left during the handshake; the guard itself allows one answer only
+    Gone(
+        "granian, denial",
+        "2.8",
+        "builtins.RuntimeError",
+        re.compile(r"^ASGI flow error: Connection already upgraded$"),
     ),
     Gone("daphne", "4.1 to 4.2", "autobahn.exception.Disconnected"),
     # later ones are silent; "not initialized" cannot be: the guard lets no send pass before the accept
@@ -144,20 +152,63 @@ def cancel_loses_messages() -> bool:
     return "granian._granian" in sys.modules
 
 
-def waits_for_readers(task: object | None) -> bool:
+def hypercorn_of(task: object | None) -> Hypercorn | None:
     """
-    Tell whether the server keeps a connection for ever until its messages are read.
-
-    hypercorn 0.18 holds ten messages of a client that nobody reads, and then waits for room before it delivers the
-    disconnect, behind which alone it lets go of the connection: also when the handler is done, and nobody will read.
+    Give what hypercorn, of all servers, does not say of a connection, and keeps for itself.
 
     Args:
         task: The task that serves the connection. Whose code it runs is looked at, because Quart imports hypercorn on
-            every server.
+            every server; and its own variables, because other middleware may stand in between.
     """
     coroutine = getattr(task, "get_coro", lambda: None)()
     frame = getattr(coroutine, "cr_frame", None)
-    return frame is not None and str(frame.f_globals.get("__name__")).startswith("hypercorn.")
+    if frame is None or not str(frame.f_globals.get("__name__")).startswith("hypercorn."):
+        return None
+    return Hypercorn(getattr(frame.f_locals.get("send"), "__self__", None))
+
+
+class Hypercorn:
+    """
+    One connection of hypercorn 0.17 and 0.18, for as long as its application runs, and behind that.
+
+    It holds ten messages that nobody reads, and then waits for room before it delivers more, or the disconnect. Until
+    that has been read it keeps the connection, also when the handler is done.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Any) -> None:
+        """
+        Look at a connection.
+
+        Args:
+            stream: hypercorn's own object for it; None when there is none where it was looked for.
+        """
+        self._stream = stream
+
+    @property
+    def has_closed(self) -> bool:
+        """
+        Whether it takes no message any more, whatever it has delivered.
+
+        It is so before it waits for room for the disconnect, in the `send` that found the transport closed. When that
+        is cancelled nobody delivers the disconnect, and a `receive` waits for ever.
+        """
+        return bool(getattr(self._stream, "closed", False))
+
+    @property
+    def is_served(self) -> bool:
+        """
+        Whether it still reads from the client's only connection, so that it may deliver messages.
+
+        An answer to a ping may be held up by a client that does not read, and what had arrived behind the ping is
+        delivered only behind it, whenever that is. A connection of HTTP/2 has other streams, which go on.
+        """
+        if getattr(getattr(self._stream, "handshake", None), "http_version", None) != "1.1":
+            return False
+        group = getattr(getattr(self._stream, "task_group", None), "_task_group", None)
+        task = getattr(group, "_parent_task", None)
+        return task is not None and not task.done()
 
 
 def _names(kind: type) -> set[str]:

@@ -253,6 +253,8 @@ class Session:
             error: What leaves the guard.
         """
         _current.set(self._outer)
+        self.sending.handler_done()  # a client that was denied by a policy, or lost in `start`, has had no handler
+        self.task = None
         self.release()
         self.end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
         self.has_ended()

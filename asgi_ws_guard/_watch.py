@@ -145,6 +145,7 @@ class Watch:
         if not self.sessions and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._since = {}
 
     def keep(self, deadline_s: float) -> None:
         """

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from .mishaps import CANCELLED, Mishap
 
 OWN = re.compile(rf"^(\S+\.)?({Mishap.__name__}\b|CancelledError: {CANCELLED})")
+RAISED = re.compile(rf" raised {Mishap.__name__} at ")
+"""How the guard names what a callable raised that it was given, without a traceback."""
 BARE_CANCELLATION = re.compile(r"^(asyncio\.exceptions\.)?CancelledError:?$")
 TRACEBACK = "Traceback (most recent call last):"
 CHAINS = ("During handling of the above exception", "The above exception was the direct cause")
@@ -59,6 +61,8 @@ class Complaint:
     @property
     def is_own(self) -> bool:
         """Whether it is of what was raised on purpose; a cancellation may have lost its text on the way."""
+        if not self.lines:
+            return RAISED.search(self.headline) is not None
         leaves = [line for line in self._errors() if "ExceptionGroup" not in line]
         own = [OWN.match(line) is not None for line in leaves]
         return bool(own) and (own[-1] or (BARE_CANCELLATION.match(leaves[-1]) is not None and any(own)))

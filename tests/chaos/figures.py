@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 
 from asgi_ws_guard import WebSocketGuardMiddleware
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
+from asgi_ws_guard.plugins.limits import Limits
 
 from .mishaps import arrange
 from .styles import options_of
@@ -82,14 +83,15 @@ class Style:
 
     Args:
         app: The application without the guard.
-        options: Of the guard.
+        options: Of the guard; None: there is no guard.
         is_cancelled: Whether the task that the server made may be cancelled too.
     """
 
-    def __init__(self, app: ASGIApp, options: dict[str, Any], *, is_cancelled: bool) -> None:
+    def __init__(self, app: ASGIApp, options: dict[str, Any] | None, *, is_cancelled: bool) -> None:
         self._app = app
         self._is_cancelled = is_cancelled
-        self.guard = WebSocketGuardMiddleware(self._inside, **options)
+        self._policies = (options or {}).get("policies", ())
+        self.guard = None if options is None else WebSocketGuardMiddleware(self._inside, **options)
         self.handlers: set[int] = set()
         self.counts: Counter[str] = Counter()
 
@@ -106,7 +108,7 @@ class Style:
             self.counts["taken"] += message["type"] == "websocket.send"
 
         self.counts["connections"] += 1
-        await self.guard(scope, receive_outside, send_outside)
+        await (self.guard or self._inside)(scope, receive_outside, send_outside)
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_inside(message: Message) -> None:
@@ -124,11 +126,14 @@ class Style:
             self.handlers.discard(number)
 
     def figures(self) -> dict[str, Any]:
-        """Give what is left of this style's connections, and its books."""
+        """Give what is left of this style's connections, and its books; without a guard it has none."""
+        if self.guard is None:
+            return {"handlers": sorted(self.handlers), "counts": dict(self.counts)}
         books = self.guard.totals()
         return {
             "handlers": sorted(self.handlers),
             "sessions": self.guard.connections,
+            "admitted": sum(policy.live for policy in self._policies if isinstance(policy, Limits)),
             "counts": dict(self.counts),
             "failures": sum(self.guard.observer_failures.values()),
             "attempted": books.attempted,

@@ -1,14 +1,12 @@
 """
 What servers complain of by themselves: each the same without the guard, each matched by its server and its words.
 
-Nothing here excuses a span that is left or a line of the guard's. `STUCK` is what hypercorn alone leaves: connections
-whose own tasks wait for ever in two of its own lines.
+Nothing here excuses anything that is left, or a line of the guard's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .complaints import Complaint
@@ -104,28 +102,3 @@ def known(server: str, complaint: Complaint) -> Known | None:
         complaint: What was found there.
     """
     return next((one for one in KNOWN if one.fits(server, complaint)), None)
-
-
-STUCK: dict[str, tuple[str, ...]] = {
-    "hypercorn": (
-        # 0.18 delivers what it had in its hands although the connection is closed and the handler done, as soon as an
-        # answer to a ping that was held up is out: later than the guard reads behind a handler
-        r".*TCPServer\.run > .*WSStream\._handle_events > Queue\.put > .*",
-        # 0.18 marks a connection as closed before it waits for room for the disconnect: when the send that found the
-        # transport closed is cancelled there, nobody ever delivers it
-        r".*TCPServer\.run > TaskGroup\.__aexit__ > .*",
-    )
-}
-
-
-def stuck(server: str, waits: Mapping[str, int]) -> int:
-    """
-    Count the connections that a server holds for ever by itself.
-
-    Args:
-        server: Its name.
-        waits: dict: the chain of coroutines that a task waits in -> number of tasks.
-    """
-    return sum(
-        number for chain, number in waits.items() if any(re.fullmatch(one, chain) for one in STUCK.get(server, ()))
-    )

@@ -27,11 +27,12 @@ def quart_handler_ends_with_reader() -> bool:
 CANCELLED = "chaos cancelled it"
 OURS = (Path(__file__).parent, Path(asgi_ws_guard.__file__).parent)
 SPARED = (
-    *("report_to_monitor", "app", "_read_the_rest"),
+    *("report_to_monitor", "app", "_read_the_rest", "receive_outside"),
     *(() if quart_handler_ends_with_reader() else ("handle_messages",)),
 )
 """What lives as long as the server, what daphne runs without a coroutine of its own around it, what the guard does for
-hypercorn behind a handler, and Quart's reader where it alone ends the handler: nothing would do it again."""
+hypercorn behind a handler, with the task that `asyncio.wait_for` makes of it up to 3.11, and Quart's reader where it
+alone ends the handler: nothing would do it again."""
 
 
 class Mishap(Exception):

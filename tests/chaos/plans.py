@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from urllib.parse import urlencode
 
-STYLES = ("raw", "chat", "quart")
+STYLES = ("raw", "chat", "quart", "hub")
 
 Step = tuple[str | int | float, ...]
 
@@ -22,6 +22,9 @@ RAW_HANDLERS = (
 QUART_HANDLERS = ("push", "echo", "both", "burst", "late", "close", "refuse", "fail")
 ROOMS = 5
 MISHAPS = ("handler", "any")
+POLICIES = ("idle", "age", "handshake", "slow", "first", "origin", "drop", "delay", "close", "undecided")
+GOVERNED = ("raw", "chat", "hub")
+"""Quart reads before it accepts, and its handlers log whatever they are told: it has no policies."""
 CLEAN_CODES = (1000, 1001, 1003, 1008, 1011, 3000, 4000, 4321, 4999)
 
 
@@ -68,18 +71,20 @@ def plan(seed: int, number: int, styles: Sequence[str]) -> Plan:
     """
     random = Random(f"{seed}:{number}")
     style = random.choice(styles)
-    return Plan(number, style, _path(random, style, number), tuple(_steps(random)))
+    policy = random.choice(POLICIES) if style in GOVERNED and random.random() < 0.3 else None
+    return Plan(number, style, _path(random, style, number, policy), tuple(_steps(random, policy)))
 
 
-def _path(random: Random, style: str, number: int) -> str:
+def _path(random: Random, style: str, number: int, policy: str | None) -> str:
     options: dict[str, object] = {"n": number, "for_s": round(random.uniform(0.0, 0.6), 3)}
+    if policy is not None:
+        options["policy"] = policy
     if random.random() < 0.15:
         cancelled = {"at_s": round(random.uniform(0.0, 0.4), 3), "who": random.randrange(1000)}
         options |= {"cancel": random.choice(MISHAPS), **cancelled}
-    if style == "chat":
-        path = f"/ws/room-{random.randrange(ROOMS)}/user-{random.randrange(20)}"
-        if random.random() < 0.15:
-            path = f"/ws/global_monitor/user-{random.randrange(20)}"
+    if style in ("chat", "hub"):
+        room = "global_monitor" if random.random() < 0.15 else f"room-{random.randrange(ROOMS)}"
+        path = f"/{style}/ws/{room}/user-{random.randrange(20)}"
     elif style == "quart":
         path = f"/quart/{random.choice(QUART_HANDLERS)}"
     else:
@@ -88,7 +93,7 @@ def _path(random: Random, style: str, number: int) -> str:
     return f"{path}?{urlencode(options)}"
 
 
-def _steps(random: Random) -> Iterator[Step]:
+def _steps(random: Random, policy: str | None) -> Iterator[Step]:
     if random.random() < 0.1:
         yield from _half_a_handshake(random)
         return
@@ -96,6 +101,8 @@ def _steps(random: Random) -> Iterator[Step]:
         yield ("buffer", 4096)
     yield ("open", 1.0)
     yield ("answer",)
+    if policy == "first" and random.random() < 0.8:
+        yield ("say", 1, random.randrange(1, 20))
     for _ in range(random.randrange(4)):
         yield _middle(random)
     yield from _ending(random)

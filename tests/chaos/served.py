@@ -1,8 +1,9 @@
 """
 The application of the storm, as a server imports it: all styles, each behind a guard of its own, and their figures.
 
-``CHAOS_SEED`` and ``CHAOS_SERVER`` choose the options of the guards. ``/figures`` gives JSON; with ``?memory`` also
-what takes a collection. Everything that is logged by structlog is a line of JSON: a traceback is always a fault.
+``CHAOS_SEED`` and ``CHAOS_SERVER`` choose the options of the guards; with ``CHAOS_BARE`` there are none. ``/figures``
+gives JSON; with ``?memory`` also what takes a collection. Everything that is logged by structlog is a line of JSON: a
+traceback is always a fault.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from asgi_ws_guard.plugins.structlog import StructlogObserver
 from . import styles
 from .figures import Style, Telltale, memory_figures, process_figures
 from .mishaps import UnluckyObserver
-from .plans import STYLES
+from .plans import GOVERNED, STYLES
+from .policies import policies
 
-QUIET_LINGER_S = {"chat": 60.0, "quart": 1.0}
+QUIET_LINGER_S = {"chat": 60.0, "quart": 1.0, "hub": 60.0}
 """For those that shall never be told: longer than the chat takes for what had arrived, on a loaded machine too; and
 no longer than needed for what Quart's handlers leave behind when one of two tasks is cancelled."""
-SEED_VARIABLE, SERVER_VARIABLE = "CHAOS_SEED", "CHAOS_SERVER"
+SEED_VARIABLE, SERVER_VARIABLE, BARE_VARIABLE = "CHAOS_SEED", "CHAOS_SERVER", "CHAOS_BARE"
 
 structlog.configure(processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()])
 
@@ -59,21 +61,23 @@ def guard_options(seed: str, server: str, style: str, telltale: Telltale) -> dic
         "late_sends": random.choice(("drop", "raise")),
     }
     # the chat and Quart log whatever their sends raise: there the guard is to raise nothing
-    return {**(raising if style == "raw" else {"linger_s": QUIET_LINGER_S[style]}), "observers": observers}
+    quiet = {"linger_s": QUIET_LINGER_S.get(style), "policies": policies() if style in GOVERNED else ()}
+    return {**(quiet | raising if style == "raw" else quiet), "observers": observers}
 
 
 _telltale = Telltale()
-_applications = dict(zip(STYLES, (styles.raw, styles.chat(), styles.quart()), strict=True))
+_applications = dict(zip(STYLES, (styles.raw, styles.chat(), styles.quart(), styles.hub()), strict=True))
 _styles = {
     name: Style(
         app,
-        guard_options(os.environ[SEED_VARIABLE], os.environ[SERVER_VARIABLE], name, _telltale),
+        None
+        if BARE_VARIABLE in os.environ
+        else guard_options(os.environ[SEED_VARIABLE], os.environ[SERVER_VARIABLE], name, _telltale),
         # Quart 0.22 forgets both of its tasks when its own is cancelled; nothing below it can end them
         is_cancelled=name != "quart",
     )
     for name, app in _applications.items()
 }
-_by_prefix = {"raw": "raw", "ws": "chat", "quart": "quart"}
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +89,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "http":
         await _answer(scope, send)
     else:
-        await _styles[_by_prefix[scope["path"].split("/")[1]]](scope, receive, send)
+        await _styles[scope["path"].split("/")[1]](scope, receive, send)
 
 
 async def _answer(scope: Scope, send: Send) -> None:

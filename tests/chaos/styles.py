@@ -1,8 +1,9 @@
 """
-The applications of the storm, of three shapes of failure, without the guard.
+The applications of the storm, of four shapes of failure, without the guard.
 
-Raw ASGI handlers that push, share their sends among tasks and misbehave; the chat of the incident, on FastAPI; Quart,
-which runs handler and reader in tasks of its own and cancels the one behind the other. All run in the server.
+Raw ASGI handlers that push, share their sends among tasks and misbehave; the chat of the incident, on FastAPI; the same
+chat on the hub; Quart, which runs handler and reader in tasks of its own and cancels the one behind the other. All run
+in the server.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl
@@ -22,6 +24,7 @@ from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
 from .mishaps import Mishap, arrange
 
 fastapi_chat: Any = import_module("examples.fastapi_chat")  # two names for mypy, if it saw it
+fastapi_hub: Any = import_module("examples.fastapi_hub")
 
 PAUSE_S = 0.01
 CHUNK = b"x" * 65536
@@ -221,13 +224,24 @@ async def raw(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def chat() -> ASGIApp:
-    """Give the chat, whose monitor starts with its first connection: daphne has no lifespan."""
+    """Give the chat of the incident."""
+    return _rooms(fastapi_chat, "/chat")
+
+
+def hub() -> ASGIApp:
+    """Give the same chat on the hub, without the guard that it brings."""
+    fastapi_hub.app.user_middleware.clear()
+    return _rooms(fastapi_hub, "/hub")
+
+
+def _rooms(example: Any, prefix: str) -> ASGIApp:
+    """Mount an example, whose monitor starts with its first connection: daphne has no lifespan."""
     monitor: list[asyncio.Task[None]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if not monitor:
-            monitor.append(asyncio.create_task(fastapi_chat.report_to_monitor()))
-        await fastapi_chat.app(scope, receive, send)
+            monitor.append(Context().run(asyncio.create_task, example.report_to_monitor()))  # it is no connection's
+        await example.app({**scope, "root_path": scope.get("root_path", "") + prefix}, receive, send)
 
     return app
 

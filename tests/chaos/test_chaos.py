@@ -63,7 +63,7 @@ def test_a_plan_depends_on_its_seed_and_number_alone() -> None:
 
 
 QUIET: dict[str, Any] = {
-    "styles": {"raw": {"handlers": [], "sessions": 0, "counts": {"taken": 2, "delivered": 1, "attempted": 3}}},
+    "styles": {"raw": {"handlers": [], "sessions": 0, "admitted": 0}},
     "tasks": {"main": 1},
     "waits": {},
     "objects": {"asgi_ws_guard._session.Session": 0},
@@ -76,6 +76,7 @@ QUIET: dict[str, Any] = {
     "rss": 1000,
 }
 QUIET["styles"]["raw"] |= {"attempted": 3, "sent": 2, "received": 1}
+QUIET["styles"]["raw"]["counts"] = {"taken": 2, "delivered": 1, "attempted": 3}
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ QUIET["styles"]["raw"] |= {"attempted": 3, "sent": 2, "received": 1}
     [
         (("styles", "raw", "handlers"), [7], "handlers left: [7]"),
         (("styles", "raw", "sessions"), 1, "sessions left: 1"),
+        (("styles", "raw", "admitted"), 1, "admitted left: 1"),
         (("tasks", "main"), 2, "tasks left: {'main': 1}"),
         (("tasks", "pump"), 1, "tasks left: {'pump': 1}"),
         (("objects", "asgi_ws_guard._session.Session"), 1, "objects left"),
@@ -133,6 +135,8 @@ THEN = "\nDuring handling of the above exception, another exception occurred:\n\
         (OWN.replace("chaos.mishaps.Mishap: a handler", "asyncio.exceptions.CancelledError"), [False]),
         ("Task was destroyed but it is pending!\ntask: <Task pending>\n", [False]),
         ("ERROR:    alone\nINFO:     next\n", [False]),
+        ("ERROR    an authenticator raised Mishap at /a.py:57: denied\n", [True]),
+        ("ERROR    an authenticator raised KeyError at /a.py:57: denied\n", [False]),
     ],
 )
 def test_a_log_is_read_as_people_do(log: str, found: list[bool]) -> None:
@@ -160,13 +164,3 @@ def test_nothing_that_the_guard_raises_is_known() -> None:
     inner = raised.replace('  File "/quart', '  File "/quart/asgi.py", line 2, in g\n  File "/asgi_ws_guard', 1)
     (complaint,) = complaints([f"{line}\n" for line in f"[ERROR] x\n{inner}".splitlines()])
     assert known("granian", complaint) is None
-
-
-def test_a_stuck_connection_excuses_itself_alone() -> None:
-    """What hypercorn holds by itself is one connection's worth, on hypercorn, in these lines of its own."""
-    chain = "serve > TCPServer.run > WSStream.handle > WSStream._handle_events > Queue.put > FutureIter"
-    held = {**QUIET, "tasks": {"main": 1, "serve": 1}, "waits": {chain: 1}}
-    assert not left(QUIET, held, "hypercorn")
-    assert left(QUIET, held, "daphne")
-    assert left(QUIET, {**held, "tasks": {"main": 1, "serve": 2}}, "hypercorn")
-    assert left(QUIET, {**held, "waits": {chain.replace("Queue.put", "Queue.get"): 1}}, "hypercorn")

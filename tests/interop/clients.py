@@ -182,6 +182,10 @@ class RawPeer:
         """Send one text message."""
         self._socket.sendall(frame(0x1, text.encode()))
 
+    def send_behind_ping(self, texts: list[str]) -> None:
+        """Send a ping and text messages at once, so that the server reads them at once."""
+        self._socket.sendall(frame(0x9, b"") + b"".join(frame(0x1, text.encode()) for text in texts))
+
     def send_close(self, code: int, reason: str = "") -> None:
         """Send a close frame and do not wait for the answer."""
         self._socket.sendall(frame(0x8, struct.pack("!H", code) + reason.encode()))

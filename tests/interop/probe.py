@@ -227,6 +227,23 @@ async def push_only(peer: Peer) -> None:
     peer.record("pushed", sent=sent, seconds=time.monotonic() - began)
 
 
+async def give_up(peer: Peer) -> None:
+    """Send text, or with ``chunks`` 64 KiB, until a send is cancelled after ``limit`` s; then receive, or return."""
+    await peer.accept()
+    message = {"type": "websocket.send", **({"bytes": CHUNK} if peer.number("chunks", 0) else {"text": "x"})}
+    with contextlib.suppress(asyncio.TimeoutError):
+        while True:
+            await asyncio.wait_for(peer.raw_send(message), peer.number("limit", 0.1))
+            if peer.handle is not None and not peer.handle.is_open:
+                break
+            await asyncio.sleep(0.001)
+    peer.record("gave-up")
+    while peer.number("receives", 0):
+        received = await peer.receive("behind", 3.0)
+        if received is None or received["type"] == "websocket.disconnect":
+            return
+
+
 async def parked(peer: Peer) -> None:
     """Accept, then wait for something that never comes: neither send nor receive."""
     await peer.accept()
@@ -384,8 +401,10 @@ async def accept_unread(peer: Peer) -> None:
 
 
 async def deny(peer: Peer) -> None:
-    """Deny with a body, in ``parts`` messages and with ``pause`` seconds after the start."""
+    """Deny with a body, after ``window`` s, in ``parts`` messages and with ``pause`` seconds after the start."""
     await peer.connect()
+    peer.record("connecting")
+    await sleep(peer.number("window", 0.0))
     start = {
         "type": "websocket.http.response.start",
         "status": 418,
@@ -528,6 +547,7 @@ SCENARIOS: dict[str, Callable[[Peer], Awaitable[None]]] = {
         scope,
         receive_until_disconnect,
         push_only,
+        give_up,
         parked,
         receive_late,
         wait_closed,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from .clients import Answer, RawPeer, Seen, watch
-from .servers import DAPHNE, GRANIAN, SERVERS, UVICORN_SANSIO, UVICORN_WSPROTO, Server
+from .servers import DAPHNE, GRANIAN, HYPERCORN, SERVERS, UVICORN_SANSIO, UVICORN_WSPROTO, Server
 from .sites import Site, Visit, error_line, serving
 
 T = TypeVar("T")
@@ -179,6 +179,27 @@ def send_unread(visit: Visit, count: int) -> None:
     for _ in range(count):
         visit.peer.send_text("unread")
     visit.peer.wait_for_traffic()
+
+
+def test_a_cancelled_send_takes_the_disconnect_with_it_on_hypercorn(tmp_path: Path) -> None:
+    """It waits for room for the disconnect in a send, and nobody else delivers it: `receive` then waits for ever."""
+    with serving(HYPERCORN, "probe:app", tmp_path) as site, site.raw_visit("give-up", receives=1) as visit:
+        send_unread(visit, 40)
+        visit.peer.reset()
+        assert visit.receives()[-2:] == ["text 'unread'", "hangs"]
+
+
+def test_messages_behind_a_ping_hold_a_connection_of_hypercorn(tmp_path: Path) -> None:
+    """What it delivers behind a late answer to a ping, to a handler that is done, keeps the connection for ever."""
+    with (
+        serving(HYPERCORN, "probe:app", tmp_path) as site,
+        site.raw_visit("give-up", chunks=1, limit=1.0, receive_buffer_bytes=65536) as visit,
+    ):
+        visit.peer.accepted()
+        time.sleep(0.3)  # the buffers are full then
+        visit.peer.send_behind_ping(["unread"] * 40)
+        visit.ended()
+        assert not visit.peer.ends(2.0)
 
 
 def test_parked_handler_is_not_told(bare: Site) -> None:
@@ -432,6 +453,16 @@ def test_denial_response_with_a_body(bare: Site) -> None:
         answer = denial(visit, bare)
     assert (answer.status, answer.body) == expected[bare.name]
     assert visit.sends() == {"start": "ok", "body-1": "ok"}
+
+
+@pytest.mark.parametrize("act", [RawPeer.leave, RawPeer.reset])
+def test_denial_response_to_a_client_that_left_granian(tmp_path: Path, act: Callable[[RawPeer], None]) -> None:
+    """To granian a client that left during the handshake is one that was answered."""
+    upgraded = "RuntimeError: ASGI flow error: Connection already upgraded"
+    with serving(GRANIAN, "probe:app", tmp_path) as site, site.raw_visit("deny", window=0.5) as visit:
+        visit.wait("connecting")
+        act(visit.peer)
+        assert visit.sends() == {"start": "ok", "body-1": upgraded}
 
 
 def test_denial_response_with_a_pause(bare: Site) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from .clients import RawPeer, Seen, watch
 from .conftest import LINGER_S
-from .servers import SERVERS, Server, http_status
+from .servers import HYPERCORN, SERVERS, Server, http_status
 from .sites import Site, Visit, error_line, serving
 
 TOLD_S = 2.0  # a handler knows of the end within this time, although it does not receive
@@ -342,6 +342,42 @@ def test_unread_messages_behind_a_handler_hold_no_connection(guarded: Site) -> N
         with contextlib.suppress(ConnectionError):  # it may have ended already
             visit.peer.send_close(1000)
         assert visit.peer.ends(10.0)
+
+
+def test_a_cancelled_send_takes_no_disconnect_with_it(tmp_path: Path) -> None:
+    """G3: `receive` gives the disconnect, although hypercorn 0.18 lost it with the send that found the end."""
+    with (
+        serving(HYPERCORN, "probe_guarded:guarded", tmp_path) as site,
+        site.raw_visit("give-up", receives=1) as visit,
+    ):
+        send_unread(visit, 40)
+        visit.peer.reset()
+        assert visit.receives()[-2:] == ["text 'unread'", "disconnect 1006"]
+
+
+def test_messages_behind_a_ping_hold_no_connection(tmp_path: Path) -> None:
+    """They are read when hypercorn 0.18 delivers them, long after the guard has ended connection and handler."""
+    with (
+        serving(HYPERCORN, "probe_guarded:guarded", tmp_path, options={"send_timeout_s": 1.0}) as site,
+        site.raw_visit("give-up", chunks=1, limit=60.0, receive_buffer_bytes=65536) as visit,
+    ):
+        visit.peer.accepted()
+        time.sleep(0.3)  # the buffers are full then
+        visit.peer.send_behind_ping(["unread"] * 40)
+        visit.ended()
+        time.sleep(2.5)  # longer than the guard reads where nothing more can come
+        assert visit.peer.ends(10.0)
+
+
+@pytest.mark.parametrize("act", [RawPeer.leave, RawPeer.reset])
+def test_denial_response_to_a_client_that_left(guarded: Site, act: Callable[[RawPeer], None]) -> None:
+    """G2: no denial raises because its client has left, as bare granian 2.8.7 does."""
+    if guarded.name == "daphne":
+        pytest.skip("daphne 4.2.3 has no denial extension; the bare server's test shows what it does")
+    with guarded.raw_visit("deny", window=0.5) as visit:
+        visit.wait("connecting")
+        act(visit.peer)
+        assert visit.sends() == {"start": "ok", "body-1": "ok"}
 
 
 def test_denial_response_with_a_body(guarded: Site) -> None:

@@ -53,6 +53,7 @@ GONE_ERRORS: list[Callable[[], Exception]] = [
     ),
     lambda: RuntimeError("Cannot call write() after write_eof()"),
     lambda: AttributeError("'WebSocketProtocol' object has no attribute 'transfer_data_task'"),
+    lambda: RuntimeError("ASGI flow error: Connection already upgraded"),
     lambda: _foreign("hypercorn.utils", "UnexpectedMessageError")(_STATES.format("websocket.send", "CLOSED")),
     lambda: _foreign("hypercorn.utils", "UnexpectedMessageError")(_STATES.format("websocket.send", "HTTPCLOSED")),
     _foreign("autobahn.exception", "Disconnected", RuntimeError),

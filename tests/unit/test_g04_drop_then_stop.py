@@ -18,7 +18,9 @@ from starlette.websockets import WebSocket
 from asgi_ws_guard import (
     Closed,
     ConnectionClosed,
+    Deny,
     HandlerStopped,
+    Handshake,
     Initiator,
     WebSocketGuardMiddleware,
 )
@@ -545,6 +547,26 @@ def test_an_end_that_is_heard_of_twice_counts_once() -> None:
         server.connect()
         await server.call(WebSocketGuardMiddleware(app, observers=(), linger_s=10, cancel_after_s=5))
         assert done_at_s == [9.0]
+
+    run(main)
+
+
+def test_cancel_after_spares_the_task_of_a_client_that_a_policy_denied() -> None:
+    """There has been no handler, and the server goes on in the same task; nor does a timer stay for ever."""
+
+    class Deaf:
+        def admit(self, _: Handshake) -> Deny:
+            return Deny()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+    async def main() -> None:
+        server = ScriptedServer()
+        server.connect()
+        guard = WebSocketGuardMiddleware(app, observers=(), policies=(Deaf(),), cancel_after_s=5)
+        await guard(server.scope, server.receive, server.send)
+        await asyncio.sleep(6)
 
     run(main)
 

@@ -55,6 +55,7 @@ SEEN: dict[str, list[BaseException]] = {
         error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}CLOSED"),
         error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}HTTPCLOSED"),
     ],
+    "granian, denial": [RuntimeError("ASGI flow error: Connection already upgraded")],
     "daphne": [
         error_of("autobahn.exception.Disconnected", "Attempt to send on a closed protocol", RuntimeError),
         error_of("autobahn.exception.Disconnected", base=RuntimeError),
@@ -73,7 +74,7 @@ NEAR_MISSES: list[BaseException] = [
     RuntimeError("Expected ASGI message 'websocket.accept', but got 'websocket.send'."),
     RuntimeError(f"logged: {UVICORN_SEND}"),
     RuntimeError(UVICORN_SEND.replace("websocket.send", "websocketXsend")),
-    RuntimeError("ASGI flow error"),  # granian 2.8 says nothing when the peer is gone: this is misuse, of any sort
+    RuntimeError("ASGI flow error"),  # of granian 2.8: misuse, of any sort
     RuntimeError("ASGI flow error: Transport not initialized"),
     RuntimeError('Cannot call "send" once a close message has been sent.'),
     error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}HANDSHAKE"),

@@ -1,0 +1,108 @@
+"""What a cancelled send leaves behind: granian 2.8 keeps for ever what an exception leads to."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+
+import pytest
+
+from asgi_ws_guard import WebSocketGuardMiddleware
+from asgi_ws_guard._outlet import Unfinished
+from asgi_ws_guard._types import Message, Receive, Scope, Send
+from asgi_ws_guard.testing import ScriptedServer, run
+
+TEXT: Message = {"type": "websocket.send", "text": "x"}
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let nothing go that is held by a cycle."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("options", [{}, {"send_timeout_s": 30.0}], ids=["plain", "deadline"])
+@pytest.mark.parametrize("senders", [1, 2])
+@pytest.mark.parametrize("message", [TEXT, {"type": "websocket.close"}], ids=["send", "close"])
+def test_the_exception_of_a_cancelled_send_leads_to_nothing_that_was_awaited(
+    options: dict[str, float], senders: int, message: Message
+) -> None:
+    """The server's awaitables are gone although the application keeps the cancellations with their tracebacks."""
+    awaited: list[weakref.ref[object]] = []
+    kept: list[BaseException] = []
+
+    async def stuck() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def attempt() -> None:
+            try:
+                await send(message)
+            except asyncio.CancelledError as error:
+                kept.append(error)
+
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send(TEXT)  # opens the path for those that follow
+        tasks = [asyncio.create_task(attempt()) for _ in range(senders)]
+        await asyncio.sleep(1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def main() -> None:
+        server, is_free = ScriptedServer(), [True, True]
+
+        def send(message: Message) -> Awaitable[None]:
+            if is_free:
+                is_free.pop()
+                return server.send(message)
+            awaitable = stuck()
+            awaited.append(weakref.ref(awaitable))
+            return awaitable
+
+        server.connect()
+        guard = WebSocketGuardMiddleware(app, observers=(), close_on_return=None, **options)  # type: ignore[arg-type]
+        with _no_collection():
+            await guard(server.scope, server.receive, send)
+            assert kept
+            assert [ref() for ref in awaited] == [None] * len(awaited)
+        assert awaited
+
+    run(main)
+
+
+def test_the_exception_of_a_cancelled_rest_leads_to_nothing_that_was_awaited() -> None:
+    """The same for a send that was begun by hand, as a hub's are."""
+
+    async def main() -> None:
+        box = [asyncio.get_running_loop().create_future()]
+        ref = weakref.ref(box[0])
+
+        async def send() -> None:
+            await box.pop()
+
+        iterator = send().__await__()
+        rest = Unfinished(iterator, next(iterator), copy_context())
+
+        async def finish() -> None:
+            await rest
+
+        task = asyncio.create_task(finish())
+        await asyncio.sleep(0)
+        with _no_collection():
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as kept:
+                await task
+            assert kept.value.__traceback__ is not None
+            assert ref() is None
+
+    run(main)
