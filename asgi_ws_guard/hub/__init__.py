@@ -7,7 +7,16 @@ Rooms, users and broadcast on guarded connections.
 from __future__ import annotations
 
 from ._attach import Attachment, attach
-from ._backend import Backend, BackendHealth, BackendUnavailable, Deliver, MemoryBackend, MemoryBus, Publication
+from ._backend import (
+    Backend,
+    BackendHealth,
+    BackendUnavailable,
+    Deliver,
+    MemoryBackend,
+    MemoryBus,
+    Publication,
+    StreamId,
+)
 from ._encoding import Encoded, Encoder
 from ._hub import Hub, Presence
 from ._report import DeliveryReport
@@ -27,6 +36,7 @@ __all__ = [
     "MemoryBus",
     "Presence",
     "Publication",
+    "StreamId",
     "Target",
     "attach",
 ]

@@ -31,6 +31,19 @@ class BackendUnavailable(GuardError, ConnectionError):
     """The backend cannot be reached: what was published has not reached the other nodes."""
 
 
+class StreamId(NamedTuple):
+    """
+    The place of a message in a stream.
+
+    Attributes:
+        epoch: Which life of the stream; another one is another history.
+        offset: From 1, without gaps; 0: before the first.
+    """
+
+    epoch: str
+    offset: int
+
+
 class Publication(NamedTuple):
     """
     A message on its way to other nodes.
@@ -39,11 +52,13 @@ class Publication(NamedTuple):
         target: To whom.
         message: What.
         exclude: Connection ids that do not get it.
+        stream: Its place in the stream of the target; None: it is in none.
     """
 
     target: Target
     message: Encoded
     exclude: frozenset[str] = frozenset()
+    stream: StreamId | None = None
 
 
 Deliver = Callable[[Publication], Awaitable[None]]
@@ -67,12 +82,14 @@ class BackendHealth:
 class Backend(Protocol):
     """What a hub asks of a backend. One object serves one hub."""
 
-    async def open(self, deliver: Deliver) -> None:
+    async def open(self, deliver: Deliver, returned: Callable[[], None] | None = None) -> None:
         """
         Begin; called once, before anything else, by `Hub.start`.
 
         Args:
             deliver: Takes what other nodes publish.
+            returned: Called each time when all subscriptions are there, also after the broker was away: what was
+                published meanwhile has been missed.
         """
 
     async def close(self) -> None:
@@ -115,6 +132,15 @@ class Backend(Protocol):
             BackendUnavailable: Nobody knows.
         """
 
+    async def ready(self) -> bool:
+        """
+        Wait until the broker knows all that was noted so far, for a bounded time.
+
+        Returns:
+            Whether a message that any node publishes from now on comes here too, and all that was published before has
+            been delivered here.
+        """
+
     def health(self) -> BackendHealth:
         """Tell how it is, at once."""
 
@@ -143,7 +169,7 @@ class MemoryBackend:
         self._arriving: asyncio.Queue[Publication] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self, deliver: Deliver) -> None:
+    async def open(self, deliver: Deliver, returned: Callable[[], None] | None = None) -> None:
         """Begin."""
         self._deliver = deliver
         if self._bus is not None:
@@ -195,6 +221,11 @@ class MemoryBackend:
         nodes = () if self._bus is None else (node for node in self._bus.nodes if node is not self)
         return frozenset(one for node in nodes for one in node._present.get(user, ()))
 
+    async def ready(self) -> bool:
+        """Wait until what other hubs have published is delivered."""
+        await self._arriving.join()
+        return self._deliver is not None
+
     def health(self) -> BackendHealth:
         """Tell how it is."""
         if self._deliver is None:
@@ -206,4 +237,8 @@ class MemoryBackend:
 
     async def _pump(self, deliver: Deliver) -> None:
         while True:
-            await deliver(await self._arriving.get())
+            publication = await self._arriving.get()
+            try:
+                await deliver(publication)
+            finally:
+                self._arriving.task_done()

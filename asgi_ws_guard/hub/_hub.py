@@ -219,6 +219,15 @@ class Hub:
         except BackendUnavailable:
             return Presence(user, local, is_complete=False)
 
+    async def ready(self) -> bool:
+        """
+        Wait until the other nodes reach the members who have joined so far, at most the time that the backend has.
+
+        Returns:
+            Whether they do: what another process publishes after this was awaited comes here.
+        """
+        return await self._backend.ready()
+
     def health(self) -> BackendHealth:
         """Tell how the backend is."""
         return self._backend.health()

@@ -18,6 +18,7 @@ from starlette.routing import Mount
 
 from asgi_ws_guard import ConfigurationError, Event, Handshake, LateSend, Opened, WebSocketGuardMiddleware
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
+from asgi_ws_guard.hub import Hub
 from asgi_ws_guard.plugins.health import Reason, Thresholds, Verdict, health_app, judge
 from asgi_ws_guard.plugins.registry import Registry
 from asgi_ws_guard.testing import ScriptedServer, run
@@ -256,6 +257,31 @@ def test_thresholds_are_used() -> None:
         assert (await ask(app)).status == 503
 
     run(main)
+
+
+def test_a_hub_that_does_not_reach_the_others_is_a_reason() -> None:
+    """One that was not started, or whose backend is away: degraded unless it is told otherwise."""
+
+    async def main() -> None:
+        hub = Hub()
+        app = health(hubs=[Hub(), hub, hub])
+        answer = await ask(app)
+        assert (answer.status, answer.body["status"]) == (200, "degraded")
+        assert answer.body["reasons"] == [{"reason": "hubs_away", "level": "degraded", "value": 3, "limit": 0}]
+        async with hub:
+            assert (await ask(app)).body["reasons"][0]["value"] == 1
+            assert (await ask(health(hubs=[hub]))).body["status"] == "ok"
+        failing = health(hubs=[hub], thresholds=Thresholds(failing_hubs_away=0))
+        assert (await ask(failing)).status == 503
+
+    run(main)
+
+
+@pytest.mark.parametrize("hubs", [None, Hub, [object()], Hub()])
+def test_wrong_hubs(hubs: Any) -> None:
+    """They are refused when the application is built."""
+    with pytest.raises(ConfigurationError, match="hubs="):
+        health(hubs=hubs)
 
 
 def test_every_answer_is_complete() -> None:

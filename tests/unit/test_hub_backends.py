@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import pytest
 from hubs import Peer, peer
+from interop.redis_server import RedisServer, redis_server  # noqa: F401 - a fixture
 
 from asgi_ws_guard.hub import (
     Backend,
@@ -20,125 +22,164 @@ from asgi_ws_guard.hub import (
     Publication,
     Target,
 )
+from asgi_ws_guard.hub.redis import RedisBackend
 from asgi_ws_guard.testing import run
 
-Cluster = Callable[[int], list[Backend]]
-"""Makes the backends of a number of nodes."""
+
+class Cluster:
+    """
+    Nodes that belong together.
+
+    Args:
+        make: Makes the backends of a number of nodes.
+        run: Runs a test.
+        quiet_s: Seconds after which the nodes have heard each other, where `Hub.ready` is not enough to know.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], list[Backend]],
+        run: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        quiet_s: float = 0.0,
+    ) -> None:
+        self.make, self.run, self._quiet_s = make, run, quiet_s
+        self._hubs: list[Hub] = []
+
+    @contextlib.asynccontextmanager
+    async def nodes(self, number: int = 2) -> AsyncIterator[list[Hub]]:
+        """Start hubs."""
+        async with contextlib.AsyncExitStack() as stack:
+            self._hubs = [await stack.enter_async_context(Hub(backend=backend)) for backend in self.make(number)]
+            yield self._hubs
+
+    async def quiet(self) -> None:
+        """Wait until each node has heard what the others said."""
+        await asyncio.sleep(self._quiet_s)
+        for hub in self._hubs:
+            assert await hub.ready() or hub.health().state == "down"
+
+    async def heard(self, one: Peer, *messages: str | bytes) -> bool:
+        """Tell whether a peer got these messages, and no others."""
+        await self.quiet()
+        return one.got == list(messages)
 
 
-def memory(number: int) -> list[Backend]:
-    """Join nodes by a bus."""
-    bus = MemoryBus()
-    return [MemoryBackend(bus) for _ in range(number)]
+def memory() -> Cluster:
+    """Join nodes by a bus, in virtual time."""
+    buses: list[MemoryBus] = []
+
+    def make(number: int) -> list[Backend]:
+        buses.append(MemoryBus())
+        return [MemoryBackend(buses[-1]) for _ in range(number)]
+
+    return Cluster(make, run, quiet_s=1.0)
 
 
-CLUSTERS: dict[str, Cluster] = {"memory": memory}
-HEARD_S = 1.0
-"""Seconds in which a message reaches another node, and nothing more comes."""
+def redis(server: RedisServer, *, sharded: bool) -> Cluster:
+    """Join nodes by a real Redis."""
+
+    def make(number: int) -> list[Backend]:
+        return [RedisBackend(server.url, sharded=sharded, timeout_s=20, presence_ttl_s=60) for _ in range(number)]
+
+    return Cluster(make, lambda main: asyncio.run(main()))
+
+
+CLUSTERS: dict[str, Callable[[RedisServer], Cluster]] = {
+    "memory": lambda _: memory(),
+    "redis": lambda server: redis(server, sharded=False),
+    "redis-sharded": lambda server: redis(server, sharded=True),
+}
 
 
 @pytest.fixture(params=sorted(CLUSTERS))
-def cluster(request: pytest.FixtureRequest) -> Cluster:
+def cluster(request: pytest.FixtureRequest, redis_server: RedisServer) -> Cluster:  # noqa: F811
     """Give each backend."""
-    return CLUSTERS[request.param]
-
-
-@contextlib.asynccontextmanager
-async def nodes(cluster: Cluster, number: int = 2) -> AsyncIterator[list[Hub]]:
-    """Start hubs."""
-    async with contextlib.AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(Hub(backend=backend)) for backend in cluster(number)]
-
-
-async def heard(one: Peer, *messages: str | bytes) -> bool:
-    """Tell whether a peer got these messages, and no others, in time."""
-    await asyncio.sleep(HEARD_S)
-    return one.got == list(messages)
+    return CLUSTERS[request.param](redis_server)
 
 
 def test_a_message_reaches_the_members_at_all_nodes(cluster: Cluster) -> None:
     """By room, user and to all; once each, and text stays text."""
 
     async def main() -> None:
-        async with nodes(cluster, 3) as (here, there, elsewhere):
+        async with cluster.nodes(3) as (here, there, elsewhere):
             one, two = await peer(here, "a", user="ann"), await peer(there, "a", user="ann")
             three = await peer(elsewhere, "b", user="bob")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             assert await here.send_to_room("a", "room") == DeliveryReport(sent=1, remote="published")
             assert await elsewhere.send_to_user("ann", b"user") == DeliveryReport(unknown=1, remote="published")
             assert await here.broadcast({"to": "all"}) == DeliveryReport(sent=1, remote="published")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             assert sorted(map(str, one.got)) == sorted(map(str, ["room", b"user", '{"to":"all"}']))
             assert sorted(map(str, two.got)) == sorted(map(str, ["room", b"user", '{"to":"all"}']))
             assert three.got == ['{"to":"all"}']
 
-    run(main)
+    cluster.run(main)
 
 
 def test_the_messages_of_one_node_keep_their_order(cluster: Cluster) -> None:
     """At every other node, however many there are."""
 
     async def main() -> None:
-        async with nodes(cluster) as (here, there):
+        async with cluster.nodes() as (here, there):
             one = await peer(there, "a")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             for number in range(100):
                 await here.send_to_room("a", str(number))
-            assert await heard(one, *map(str, range(100)))
+            assert await cluster.heard(one, *map(str, range(100)))
 
-    run(main)
+    cluster.run(main)
 
 
 def test_a_sender_is_left_out_wherever_it_is(cluster: Cluster) -> None:
     """`exclude` travels with the message."""
 
     async def main() -> None:
-        async with nodes(cluster) as (here, there):
+        async with cluster.nodes() as (here, there):
             one, two = await peer(there, "a"), await peer(there, "a")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             await here.send_to_room("a", "x", exclude=one.id)
-            assert await heard(two, "x")
+            assert await cluster.heard(two, "x")
             assert one.got == []
 
-    run(main)
+    cluster.run(main)
 
 
 def test_nothing_comes_to_a_node_whose_last_member_has_left(cluster: Cluster) -> None:
     """And it comes again with the next one; whoever leaves and joins at once has not left."""
 
     async def main() -> None:
-        async with nodes(cluster) as (here, there):
+        async with cluster.nodes() as (here, there):
             one = await peer(there, "a", user="ann")
             for _ in range(3):
                 there.leave(one.id, "a")
                 there.join(one.handle, "a")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             await here.send_to_room("a", "1")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             there.leave(one.id, "a")
             there.unbind_user(one.handle)
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             await here.send_to_room("a", "2")
             await here.send_to_user("ann", "3")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             there.join(one.handle, "a")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             await here.send_to_room("a", "4")
-            assert await heard(one, "1", "4")
+            assert await cluster.heard(one, "1", "4")
 
-    run(main)
+    cluster.run(main)
 
 
 def test_presence_is_of_all_nodes(cluster: Cluster) -> None:
     """By connection; it ends with the connection, and with the node."""
 
     async def main() -> None:
-        async with nodes(cluster, 1) as (here,):
+        async with cluster.nodes(1) as (here,):
             pass
-        async with nodes(cluster) as (here, there):
+        async with cluster.nodes() as (here, there):
             one = await peer(here, user="ann")
             two, three = await peer(there, user="ann"), await peer(there, user="ann")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             ann = await here.presence("ann")
             assert (ann.local, ann.remote, ann.is_complete) == (
                 frozenset({one.id}),
@@ -147,14 +188,14 @@ def test_presence_is_of_all_nodes(cluster: Cluster) -> None:
             )
             await two.leave()
             there.bind_user(three.handle, "bob")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             assert (await here.presence("ann")).remote == frozenset()
             assert (await here.presence("bob")).is_online
             await there.stop()
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             assert not (await here.presence("bob")).is_online
 
-    run(main)
+    cluster.run(main)
 
 
 def test_a_node_that_is_closed_says_so(cluster: Cluster) -> None:
@@ -162,33 +203,33 @@ def test_a_node_that_is_closed_says_so(cluster: Cluster) -> None:
 
     async def main() -> None:
         before = asyncio.all_tasks()
-        async with nodes(cluster) as (here, there):
+        async with cluster.nodes() as (here, there):
             one, two = await peer(here, "a"), await peer(there, "a")
-            await asyncio.sleep(HEARD_S)
+            await cluster.quiet()
             assert here.health().state == "up"
             await here.stop()
             await here.stop()
             assert here.health().state == "down"
             assert await here.send_to_room("a", "x") == DeliveryReport(sent=1, remote="unavailable")
             await there.send_to_room("a", "y")
-            assert await heard(one, "x")
+            assert await cluster.heard(one, "x")
             assert two.got == ["y"]
             await there.stop()
             assert asyncio.all_tasks() == before | {one.task, two.task}
 
-    run(main)
+    cluster.run(main)
 
 
 def test_a_backend_raises_what_a_hub_expects(cluster: Cluster) -> None:
     """`BackendUnavailable`, which is a `ConnectionError` too."""
 
     async def main() -> None:
-        (backend,) = cluster(1)
+        (backend,) = cluster.make(1)
         with pytest.raises(BackendUnavailable) as caught:
             await backend.publish(Publication(Target("room", "a"), Encoded("x", 1)))
         assert isinstance(caught.value, ConnectionError)
 
-    run(main)
+    cluster.run(main)
 
 
 def test_a_hub_alone_needs_no_start_and_publishes_nothing() -> None:

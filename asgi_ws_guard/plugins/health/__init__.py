@@ -7,6 +7,6 @@ It keeps no number; it asks a registry, of which it knows no more than `Source` 
 from __future__ import annotations
 
 from ._app import health_app, health_at
-from ._verdict import Reason, Source, Thresholds, Verdict, judge
+from ._verdict import HubSource, Reason, Source, Thresholds, Verdict, judge
 
-__all__ = ["Reason", "Source", "Thresholds", "Verdict", "health_app", "health_at", "judge"]
+__all__ = ["HubSource", "Reason", "Source", "Thresholds", "Verdict", "health_app", "health_at", "judge"]

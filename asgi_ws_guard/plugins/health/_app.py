@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from ..._exceptions import ConfigurationError
 from ..._types import ASGIApp, Message, Receive, Scope, Send
-from ._verdict import THRESHOLDS, Source, Thresholds, judge
+from ._verdict import THRESHOLDS, HubSource, Source, Thresholds, judge
 
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 100
@@ -28,7 +28,13 @@ class _Answer(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def health_app(registry: Source, *, token: str | None = None, thresholds: Thresholds = THRESHOLDS) -> ASGIApp:
+def health_app(
+    registry: Source,
+    *,
+    token: str | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+    hubs: Sequence[HubSource] = (),
+) -> ASGIApp:
     """
     Make an ASGI application that says how the connections are; mount it anywhere.
 
@@ -40,6 +46,7 @@ def health_app(registry: Source, *, token: str | None = None, thresholds: Thresh
         registry: Where the numbers come from: a `Registry` that observes the guards.
         token: What ``Authorization: Bearer`` must say for ``/connections``, of visible ASCII characters; None: off.
         thresholds: What degraded and failing mean.
+        hubs: Hubs of this process, started; one that does not reach the others makes it degraded.
 
     Raises:
         ConfigurationError: An option is not allowed; the token is not shown in it.
@@ -52,7 +59,9 @@ def health_app(registry: Source, *, token: str | None = None, thresholds: Thresh
             raise ConfigurationError("registry", registry, "a Registry")
     if not isinstance(thresholds, Thresholds):
         raise ConfigurationError("thresholds", thresholds, "Thresholds")
-    return _Health(registry, _secret("token", token), thresholds)
+    if not isinstance(hubs, list | tuple) or not all(callable(getattr(hub, "health", None)) for hub in hubs):
+        raise ConfigurationError("hubs", type(hubs), "a list of Hub")
+    return _Health(registry, _secret("token", token), thresholds, tuple(hubs))
 
 
 def health_at(path: str, registry: Source, *, token: str | None = None) -> Callable[[Scope], ASGIApp | None]:
@@ -73,7 +82,7 @@ def health_at(path: str, registry: Source, *, token: str | None = None) -> Calla
     if not isinstance(path, str) or not path.startswith("/") or path.endswith("/") or set(path) & set("?#"):
         allowed = "a path that begins with '/' and does not end with it, such as '/ws-health', or None"
         raise ConfigurationError("health_path", path, allowed)
-    app = _Health(registry, _secret("health_token", token), THRESHOLDS)
+    app = _Health(registry, _secret("health_token", token), THRESHOLDS, ())
 
     async def below(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "root_path": "", "path": _inner_path(scope)[len(path) :]}, receive, send)
@@ -88,7 +97,10 @@ def health_at(path: str, registry: Source, *, token: str | None = None) -> Calla
 
 
 class _Health:
-    def __init__(self, registry: Source, token: bytes | None, thresholds: Thresholds) -> None:
+    def __init__(
+        self, registry: Source, token: bytes | None, thresholds: Thresholds, hubs: tuple[HubSource, ...]
+    ) -> None:
+        self._hubs = hubs
         self._registry = registry
         self._token = token
         self._thresholds = thresholds
@@ -114,7 +126,7 @@ class _Health:
         if path == "/connections":
             return self._connections(scope)
         numbers = self._registry.summary()
-        verdict = judge(numbers, self._thresholds)
+        verdict = judge(numbers, self._thresholds, sum(hub.health().state != "up" for hub in self._hubs))
         body: dict[str, object] = {
             "status": verdict.status,
             "reasons": [asdict(reason) for reason in verdict.reasons],

@@ -81,6 +81,21 @@ class Shown(Protocol):
         """Give everything as words and numbers."""
 
 
+class HubHealth(Protocol):
+    """How a hub is."""
+
+    @property
+    def state(self) -> str:
+        """``"up"``, or anything else while other processes cannot be reached."""
+
+
+class HubSource(Protocol):
+    """A hub; `asgi_ws_guard.hub.Hub` is one."""
+
+    def health(self) -> HubHealth:
+        """Tell how its backend is."""
+
+
 class Source(Protocol):
     """Where the numbers come from; `asgi_ws_guard.plugins.registry.Registry` is one."""
 
@@ -118,6 +133,8 @@ class Thresholds:
         failing_observer_failures: The same, for failing.
         degraded_connections: More open connections than this.
         failing_connections: The same, for failing.
+        degraded_hubs_away: More hubs than this do not reach the other processes.
+        failing_hubs_away: The same, for failing.
 
     Raises:
         ConfigurationError: A number is out of its range, or a process would be failing before it is degraded.
@@ -135,11 +152,13 @@ class Thresholds:
     failing_observer_failures: int | None = None
     degraded_connections: int | None = None
     failing_connections: int | None = None
+    degraded_hubs_away: int | None = 0
+    failing_hubs_away: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("send_success", "abnormal_ends"):
             self._check(name, is_share=True, falls=name == "send_success")
-        for name in ("zombies", "observer_failures", "connections"):
+        for name in ("zombies", "observer_failures", "connections", "hubs_away"):
             self._check(name, is_share=False, falls=False)
         for option in ("min_sends", "min_ends"):
             value = getattr(self, option)
@@ -164,7 +183,8 @@ class Reason:
     One threshold that was passed.
 
     Attributes:
-        reason: ``"send_success"``, ``"abnormal_ends"``, ``"zombies"``, ``"observer_failures"`` or ``"connections"``.
+        reason: ``"send_success"``, ``"abnormal_ends"``, ``"zombies"``, ``"observer_failures"``, ``"connections"`` or
+            ``"hubs_away"``.
         level: What it makes of the process.
         value: The number that was found.
         limit: The threshold.
@@ -190,13 +210,14 @@ class Verdict:
     reasons: tuple[Reason, ...]
 
 
-def judge(numbers: Numbers, thresholds: Thresholds) -> Verdict:
+def judge(numbers: Numbers, thresholds: Thresholds, hubs_away: int = 0) -> Verdict:
     """
     Compare the numbers with the thresholds.
 
     Args:
         numbers: Of a registry.
         thresholds: What to make of them.
+        hubs_away: Hubs that do not reach the other processes.
     """
     recent = numbers.recent
     sends = recent.success_rate if recent.attempted >= thresholds.min_sends else None
@@ -210,6 +231,7 @@ def judge(numbers: Numbers, thresholds: Thresholds) -> Verdict:
         ("zombies", numbers.zombies),
         ("observer_failures", recent.observer_failures),
         ("connections", numbers.open),
+        ("hubs_away", hubs_away),
     ]
     reasons = tuple(reason for name, value in found for reason in _passed(name, value, thresholds))
     levels = {reason.level for reason in reasons}
