@@ -14,12 +14,12 @@ from ._backend import (
     Deliver,
     MemoryBackend,
     MemoryBus,
-    Publication,
-    StreamId,
 )
 from ._encoding import Encoded, Encoder
 from ._hub import Hub, Presence
+from ._publication import Publication, StreamId
 from ._report import DeliveryReport
+from ._streaming import Resumed
 from ._target import Target
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "MemoryBus",
     "Presence",
     "Publication",
+    "Resumed",
     "StreamId",
     "Target",
     "attach",

@@ -19,46 +19,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from .._exceptions import GuardError
-from ._encoding import Encoded
+from ._publication import Publication
 from ._report import Remote
+from ._store import MemoryStore, Store
 from ._target import Target
 
 
 class BackendUnavailable(GuardError, ConnectionError):
     """The backend cannot be reached: what was published has not reached the other nodes."""
-
-
-class StreamId(NamedTuple):
-    """
-    The place of a message in a stream.
-
-    Attributes:
-        epoch: Which life of the stream; another one is another history.
-        offset: From 1, without gaps; 0: before the first.
-    """
-
-    epoch: str
-    offset: int
-
-
-class Publication(NamedTuple):
-    """
-    A message on its way to other nodes.
-
-    Attributes:
-        target: To whom.
-        message: What.
-        exclude: Connection ids that do not get it.
-        stream: Its place in the stream of the target; None: it is in none.
-    """
-
-    target: Target
-    message: Encoded
-    exclude: frozenset[str] = frozenset()
-    stream: StreamId | None = None
 
 
 Deliver = Callable[[Publication], Awaitable[None]]
@@ -79,7 +50,23 @@ class BackendHealth:
     detail: str = ""
 
 
-class Backend(Protocol):
+class Interest(Protocol):
+    """What is told of members that come and go, where nothing can be awaited."""
+
+    def subscribe(self, target: Target) -> None:
+        """Have messages to a room or a user from now on: its first connection here has come."""
+
+    def unsubscribe(self, target: Target) -> None:
+        """Have them no more: its last connection here has gone."""
+
+    def arrived(self, user: str, connection_id: str) -> None:
+        """Take note of a connection of a user at this node."""
+
+    def departed(self, user: str, connection_id: str) -> None:
+        """Take note that a connection of a user has gone."""
+
+
+class Backend(Interest, Protocol):
     """What a hub asks of a backend. One object serves one hub."""
 
     async def open(self, deliver: Deliver, returned: Callable[[], None] | None = None) -> None:
@@ -109,18 +96,6 @@ class Backend(Protocol):
             BackendUnavailable: It did not go out and will not.
         """
 
-    def subscribe(self, target: Target) -> None:
-        """Have messages to a room or a user from now on: its first connection here has come."""
-
-    def unsubscribe(self, target: Target) -> None:
-        """Have them no more: its last connection here has gone."""
-
-    def arrived(self, user: str, connection_id: str) -> None:
-        """Take note of a connection of a user at this node."""
-
-    def departed(self, user: str, connection_id: str) -> None:
-        """Take note that a connection of a user has gone."""
-
     async def presence(self, user: str) -> frozenset[str]:
         """
         Tell the connections of a user at other nodes.
@@ -144,12 +119,16 @@ class Backend(Protocol):
     def health(self) -> BackendHealth:
         """Tell how it is, at once."""
 
+    def stream_store(self) -> Store:
+        """Give the store of streams that goes with it."""
+
 
 class MemoryBus:
     """What joins the memory backends of several hubs of one process, on one event loop."""
 
     def __init__(self) -> None:
         self.nodes: list[MemoryBackend] = []
+        self.store = MemoryStore()
 
 
 class MemoryBackend:
@@ -168,6 +147,7 @@ class MemoryBackend:
         self._present: dict[str, set[str]] = {}
         self._arriving: asyncio.Queue[Publication] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._store = MemoryStore()
 
     async def open(self, deliver: Deliver, returned: Callable[[], None] | None = None) -> None:
         """Begin."""
@@ -231,6 +211,10 @@ class MemoryBackend:
         if self._deliver is None:
             return BackendHealth("down", "the hub was not started, or it was stopped")
         return BackendHealth("up")
+
+    def stream_store(self) -> Store:
+        """Give the store of the bus, or one of its own."""
+        return self._store if self._bus is None else self._bus.store
 
     def _wants(self, target: Target) -> bool:
         return target.kind == "all" or target in self._targets

@@ -127,6 +127,16 @@ class Channel:
             return True
         return False
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._is_busy and not self._outbox
+
+    async def drained(self) -> None:
+        """Wait until nothing waits any more, or the connection is over."""
+        while self._task is not None and not self.is_over:
+            await asyncio.wait([self._task])
+
     def ended(self) -> None:
         """Take note of the end of the connection: what waits is dropped, and what is under way gets `GRACE_S`."""
         self.is_over = self._is_busy = True

@@ -29,12 +29,15 @@ class Encoded:
         payload: Text or bytes.
         size: Bytes of the payload, of UTF-8 for text.
         key: What it is the latest of, for the overflow policy "latest_by_key"; None: of nothing.
+        is_kept: Whether it is never dropped: without room for it the connection is closed. A gap in a stream would be
+            worse than a reconnect.
         template: The ASGI message; each connection gets a copy, for what stands around the guard may change it.
     """
 
     payload: str | bytes
     size: int
     key: str | None = None
+    is_kept: bool = False
     template: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -3,14 +3,14 @@ The hub: who is in which room and as which user, and messages to them that wait 
 
 It replaces the ``ConnectionManager`` that everyone writes. Membership ends by itself at the end of the connection; a
 peer that takes nothing costs the others nothing. It ends no connection but for a full outbox, where that was asked for,
-or a send that takes too long, and keeps no history.
+or a send that takes too long, and keeps no history but of what has a stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,7 +21,7 @@ from opentelemetry.metrics import MeterProvider
 from .._exceptions import ConfigurationError
 from .._handle import ConnectionHandle
 from .._loops import AsyncioLoop
-from ._backend import Backend, BackendHealth, BackendUnavailable, MemoryBackend, Publication
+from ._backend import Backend, BackendHealth, BackendUnavailable, MemoryBackend
 from ._connections import handle_of
 from ._delivery import Channel
 from ._encoding import Encoded, Encoder, encode, find_encoder
@@ -30,8 +30,13 @@ from ._limits import check_limits
 from ._members import Members, OnLeave
 from ._metrics import instruments_of
 from ._outbox import Overflow
+from ._positions import Positions
+from ._protocol import HEAD_BYTES, content, notice, request
+from ._publication import Publication
 from ._report import DeliveryReport, Remote
 from ._slices import Slices
+from ._streaming import Resumed, Streaming, check_plain
+from ._streams import StreamOptions
 from ._sums import Sums
 from ._target import Target, check_name
 
@@ -82,6 +87,8 @@ class Hub:
         encoder: str | Encoder = "json",
         on_leave: OnLeave | None = None,
         backend: Backend | None = None,
+        position_secret: str | bytes | Sequence[str | bytes] | None = None,
+        position_s: float = 7 * 86_400.0,
         meter_provider: MeterProvider | None = None,
     ) -> None:
         """
@@ -98,6 +105,9 @@ class Hub:
             on_leave: Called once for each room that a connection leaves, whoever makes it leave, with the handle, the
                 room, and "left" or "ended"; plain or asynchronous. What it raises is logged and counted.
             backend: Joins this hub with those of other processes; None: there are none.
+            position_secret: Signs the positions in streams: at least 16 bytes, the same at all nodes, or several,
+                oldest first, of which the last one signs; None: there are no streams.
+            position_s: Seconds for which a position is good.
             meter_provider: Of OpenTelemetry, for the metrics; None: the global one, also when it is set later.
 
         Raises:
@@ -113,22 +123,31 @@ class Hub:
             raise ConfigurationError("on_leave", on_leave, "a callable, or None")
         self._encoder = find_encoder(encoder)
         self._backend: Backend = MemoryBackend() if backend is None else backend
+        self._is_json = isinstance(encoder, str)
         self._slices = Slices()
         self.sums = Sums()
         self._fans = Fans(self._slices, self.sums)
         self._work: set[asyncio.Task[None]] = set()
+        self._streaming = Streaming(
+            backend=self._backend,
+            positions=None if position_secret is None else Positions(position_secret, position_s),
+            fans=self._fans,
+            receivers=self._receivers,
+            keep=self._keep,
+        )
         self._members = Members(
-            self._channel, fans=self._fans, backend=self._backend, on_leave=on_leave, sums=self.sums, work=self._work
+            self._channel, fans=self._fans, backend=self._streaming, on_leave=on_leave, sums=self.sums, work=self._work
         )
         self._instruments = instruments_of(meter_provider)
         self._instruments.add(self)
 
     async def start(self) -> None:
         """Open the backend. A hub without one of other processes needs no start; ``async with hub`` does it too."""
-        await self._backend.open(self._from_elsewhere)
+        await self._backend.open(self._from_elsewhere, self._streaming.returned)
 
     async def stop(self) -> None:
         """Close the backend. Members stay until their connections end."""
+        await self._streaming.stop()
         await self._backend.close()
 
     async def __aenter__(self) -> Hub:
@@ -156,7 +175,8 @@ class Hub:
                 event loop than the other members, or on trio's.
             TypeError: The object leads to no connection.
         """
-        return self._members.join(connection, check_name("room", room))
+        self._streaming.refuse(Target("room", check_name("room", room)))
+        return self._members.join(connection, room)
 
     def leave(self, connection: object, room: str) -> bool:
         """
@@ -182,11 +202,101 @@ class Hub:
             ConfigurationError: As in `join`.
             TypeError: As in `join`.
         """
-        return self._members.bind(connection, check_name("user", user))
+        self._streaming.refuse(Target("user", check_name("user", user)))
+        return self._members.bind(connection, user)
 
     def unbind_user(self, connection: object) -> bool:
         """Say that no known user is behind a connection; False when it has ended."""
         return self._members.bind(connection, None)
+
+    def stream_rooms(self, room: str | None = None, *, history_messages: int = 1000, history_s: float = 3600.0) -> None:
+        """
+        Let a room have a stream: who comes back gets what it missed. Call it before anybody joins.
+
+        Args:
+            room: The room; None: every room that is not named itself.
+            history_messages: Messages that are kept.
+            history_s: Seconds for which each is kept.
+
+        Raises:
+            ConfigurationError: An argument is not allowed, or the hub has no ``position_secret``.
+        """
+        options = StreamOptions(history_messages, history_s)
+        self._streaming.declare("room", None if room is None else check_name("room", room), options)
+
+    def stream_users(
+        self,
+        user: str | None = None,
+        *,
+        history_messages: int = 1000,
+        history_s: float = 7 * 86_400.0,
+        redeliver_s: float = 10.0,
+    ) -> None:
+        """
+        Let a user have a stream: messages wait for a connection, and are sent again until they are acknowledged.
+
+        Args:
+            user: The user; None: every user that is not named itself.
+            history_messages: Messages that wait at most.
+            history_s: Seconds for which each waits.
+            redeliver_s: Seconds after which one that was not acknowledged is sent again; at most twice as many.
+
+        Raises:
+            ConfigurationError: As in `stream_rooms`.
+        """
+        options = StreamOptions(history_messages, history_s, redeliver_s)
+        self._streaming.declare("user", None if user is None else check_name("user", user), options)
+
+    async def resume(self, connection: object, target: Target, position: object = None) -> Resumed:
+        """
+        Bring a connection into a stream: first what it missed, then what is new, each once and in order.
+
+        Args:
+            connection: An accepted connection that may be in the stream: nobody else asks.
+            target: ``Target("room", name)`` or ``Target("user", name)``, which has a stream.
+            position: The last position that the client saw, as it says; None: it has none.
+
+        Returns:
+            How it came in, which it was told as well. A connection that is in the stream stays as it is.
+
+        Raises:
+            ConfigurationError: There is no such stream; else as in `join`.
+        """
+        options = self._streaming.options(target)
+        if options is None:
+            raise ConfigurationError("target", target.kind, "a room or a user with a stream: see stream_rooms")
+        name = check_name(target.kind, target.name)
+        channel = self._members.register(connection)
+        if channel is None:
+            return Resumed("ended")
+        enter = self._members.join if target.kind == "room" else self._members.bind
+        return await self._streaming.resume(channel, target, options, position, lambda: enter(channel.handle, name))
+
+    async def handle(self, connection: object, text: object, *, allow: Callable[[Target], bool] | None = None) -> bool:
+        """
+        Do what a client asks for by docs/protocol.md: to resume a stream, or to acknowledge.
+
+        Args:
+            connection: Who asks.
+            text: What came.
+            allow: Tells whether this connection may be in a room's or a user's stream; None: in none.
+
+        Returns:
+            False when the message is the application's own.
+        """
+        asked = request(text)
+        if asked is None or asked == "malformed":
+            return asked is not None
+        if asked.kind == "ack":
+            if _id_of(connection) in self._receivers(asked.target):
+                await self._streaming.acknowledge(asked.target, asked.position)
+        elif allow is not None and self._streaming.options(asked.target) is not None and allow(asked.target):
+            await self.resume(connection, asked.target, asked.position)
+        else:
+            channel = self._members.register(connection)
+            if channel is not None:
+                await self._streaming.tell(channel, notice("refused", asked.target))
+        return True
 
     def rooms(self, connection: object = None) -> tuple[str, ...]:
         """
@@ -290,21 +400,29 @@ class Hub:
             ValueError: As in `send`.
         """
         target = Target("room", check_name("room", room))
-        encoded = encode(message, self._encoder, key)
-        return await self._publish(Publication(target, encoded, _ids_of(exclude)))
+        return await self._to(target, message, exclude, key)
 
     async def send_to_user(
         self, user: str, message: object, *, exclude: object = None, key: str | None = None
     ) -> DeliveryReport:
         """Send to all connections of a user; as `send_to_room`."""
         target = Target("user", check_name("user", user))
-        encoded = encode(message, self._encoder, key)
-        return await self._publish(Publication(target, encoded, _ids_of(exclude)))
+        return await self._to(target, message, exclude, key)
 
     async def broadcast(self, message: object, *, exclude: object = None, key: str | None = None) -> DeliveryReport:
         """Send to all connections that the hub knows; as `send_to_room`. Nobody there is nobody unknown."""
         encoded = encode(message, self._encoder, key)
         return await self._publish(Publication(_ALL, encoded, _ids_of(exclude)))
+
+    async def _to(self, target: Target, message: object, exclude: object, key: str | None) -> DeliveryReport:
+        encoded, options = encode(message, self._encoder, key), self._streaming.options(target)
+        if options is None:
+            return await self._publish(Publication(target, encoded, _ids_of(exclude)))
+        check_plain(exclude, key)
+        kept = content(message, encoded, is_json=self._is_json)
+        if kept.size + HEAD_BYTES > self._limits.outbox_bytes:
+            raise ValueError(f"{kept.size} bytes fit in no outbox: outbox_bytes={self._limits.outbox_bytes}")
+        return await self._streaming.send(Publication(target, kept), options)
 
     async def _publish(self, publication: Publication) -> DeliveryReport:
         """Deliver here, then carry it to the other nodes."""
@@ -340,20 +458,25 @@ class Hub:
             return "unavailable"
 
     async def _from_elsewhere(self, publication: Publication) -> None:
+        if publication.stream is not None:
+            await self._streaming.heard(publication)
+            return
         fan = Fan(publication.message, self._targets(publication), _room_of(publication))
         self._fans.add(fan)
         await self._fans.run(fan)
 
     def _targets(self, publication: Publication) -> dict[str, Channel]:
         """Copy who is to get it now: who joins later does not."""
-        membership, (kind, name) = self._members.membership, publication.target
-        if kind == "all":
-            pending = membership.everybody()
-        else:
-            pending = membership.in_room(name) if kind == "room" else membership.of_user(name)
+        pending = self._receivers(publication.target)
         for connection_id in publication.exclude:
             pending.pop(connection_id, None)
         return pending
+
+    def _receivers(self, target: Target) -> dict[str, Channel]:
+        membership, (kind, name) = self._members.membership, target
+        if kind == "all":
+            return membership.everybody()
+        return membership.in_room(name) if kind == "room" else membership.of_user(name)
 
     def _is_known(self, target: Target) -> bool:
         membership = self._members.membership
@@ -364,10 +487,11 @@ class Hub:
     def _channel(self, handle: ConnectionHandle) -> Channel:
         return Channel(handle, self._limits, sums=self.sums, slices=self._slices, work=self._work)
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = AsyncioLoop().start(work, Context())
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+        return task
 
 
 def _room_of(publication: Publication | None) -> str | None:

@@ -17,7 +17,7 @@ from .._exceptions import ConfigurationError
 from .._handle import ConnectionHandle
 from .._loops import AsyncioLoop, running_loop
 from .._state import State
-from ._backend import Backend
+from ._backend import Interest
 from ._connections import handle_of
 from ._delivery import Channel
 from ._fan import Fans
@@ -48,7 +48,7 @@ class Members:
         make_channel: Callable[[ConnectionHandle], Channel],
         *,
         fans: Fans,
-        backend: Backend,
+        backend: Interest,
         on_leave: OnLeave | None,
         sums: Sums,
         work: set[asyncio.Task[None]],

@@ -68,20 +68,22 @@ class Outbox:
             What became of it, and why each message was dropped, itself included.
         """
         if message.size > self._max_bytes:
-            return self._refuse()
+            return self._refuse(message)
         dropped: list[DropReason] = []
         place = self._place(message)
         before = self._waiting.get(place)
         if before is not None:
             self.size -= before.size
             dropped.append(DropReason.SUPERSEDED)
-        elif self._overflow in ("drop_newest", "close") and not self._has_room(1, message.size):
-            return self._refuse()
+        elif (message.is_kept or self._overflow in ("drop_newest", "close")) and not self._has_room(1, message.size):
+            return self._refuse(message)
         self._waiting[place] = message
         self.size += message.size
         while not self._has_room(0, 0):
             dropped.append(DropReason.OUTBOX_FULL)
-            self._drop_oldest(place)
+            if not self._drop_oldest(place):  # all that waits is kept
+                self.size -= self._waiting.pop(place).size
+                return Put.DROPPED, dropped
         return Put.QUEUED, dropped
 
     def take(self) -> Encoded | None:
@@ -99,8 +101,9 @@ class Outbox:
         self.size = 0
         return waited
 
-    def _refuse(self) -> tuple[Put, list[DropReason]]:
-        return Put.CLOSE if self._overflow == "close" else Put.DROPPED, [DropReason.OUTBOX_FULL]
+    def _refuse(self, message: Encoded) -> tuple[Put, list[DropReason]]:
+        closes = message.is_kept or self._overflow == "close"
+        return Put.CLOSE if closes else Put.DROPPED, [DropReason.OUTBOX_FULL]
 
     def _place(self, message: Encoded) -> object:
         """Give the place of a message: a key keeps its own, or the one that changes most would never go out."""
@@ -112,7 +115,11 @@ class Outbox:
     def _has_room(self, messages: int, size: int) -> bool:
         return len(self._waiting) + messages <= self._max_messages and self.size + size <= self._max_bytes
 
-    def _drop_oldest(self, kept: object) -> None:
-        """Drop the oldest message but the one that was just put in: it may be the oldest when it replaced one."""
-        place = next(one for one in self._waiting if one != kept)
+    def _drop_oldest(self, new: object) -> bool:
+        """Drop the oldest but what is new and what is kept; tell whether there was one."""
+        places = (one for one, message in self._waiting.items() if one != new and not message.is_kept)
+        place = next(places, None)
+        if place is None:
+            return False
         self.size -= self._waiting.pop(place).size
+        return True

@@ -10,8 +10,8 @@ import json
 from typing import Any, Literal, NamedTuple
 
 from .._exceptions import ConfigurationError
-from ._backend import Publication, StreamId
 from ._encoding import Encoded
+from ._publication import Publication, StreamId
 from ._target import Target, check_name
 
 VERSION = 1

@@ -19,10 +19,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from .._exceptions import ConfigurationError
-from ._backend import BackendHealth, BackendUnavailable, Deliver, Publication
+from ._backend import BackendHealth, BackendUnavailable, Deliver
+from ._publication import Publication
 from ._redis_link import PUBLISH, Command, Link
 from ._redis_presence import KEPT_S, RedisPresence
+from ._redis_store import RedisStore
 from ._report import Remote
+from ._store import Store
 from ._target import Target
 from ._wire import pack, unpack
 
@@ -178,6 +181,15 @@ class RedisBackend:
     def channel(self, target: Target) -> str:
         """Name the channel of a target."""
         return f"{self._prefix}:{target.kind}:{target.name}"
+
+    def stream_store(self) -> Store:
+        """Give the store of streams."""
+        return RedisStore(self, self._prefix)
+
+    @property
+    def publish_word(self) -> str:
+        """``"SPUBLISH"`` while sharded Pub/Sub is used, else ``"PUBLISH"``."""
+        return f"S{PUBLISH}" if self._link is not None and self._link.is_sharded else PUBLISH
 
     @property
     def node(self) -> str:

@@ -1,0 +1,413 @@
+"""
+Streams at one node: appends, brings clients level, hears other nodes, and sends again what nobody acknowledged.
+
+The store says what is in a stream; what other nodes publish is only the quickest way to hear of it. A connection
+becomes a member in the same turn of the loop in which it is level, so that nothing is missed or sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .._exceptions import ConfigurationError
+from ._backend import Backend, BackendUnavailable
+from ._delivery import Channel
+from ._encoding import Encoded
+from ._fan import Fan, Fans
+from ._positions import Positions
+from ._protocol import envelope, notice
+from ._publication import Publication, StreamId
+from ._report import DeliveryReport, Tally
+from ._store import NOTHING, Store
+from ._streams import Entry, Feed, History, StreamOptions, begin_at
+from ._target import Target
+
+CHUNK = 32
+"""Messages of a history between two looks at the outbox."""
+
+ResumeState = Literal["started", "resumed", "gone", "unavailable", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """
+    How a connection came into a stream.
+
+    Attributes:
+        state: "started" without a position; "resumed": it has got all that it missed; "gone": the history of its
+            position is not there any more, or the position is not good; "unavailable": the store is away, and the
+            connection is not in the stream; "ended": the connection is over.
+        missed: Messages that it got first.
+    """
+
+    state: ResumeState
+    missed: int = 0
+
+
+class LiveFeed:
+    """
+    A stream while somebody here is in it, or comes into it.
+
+    Attributes:
+        feed: How far this node is.
+        comers: Ids of the connections that are being brought level.
+        lock: Is held while the store is asked how it goes on.
+        tallies: dict: place -> what became of one of the last messages here.
+        redelivery: Sends again what nobody acknowledged.
+    """
+
+    def __init__(self, target: Target, options: StreamOptions, signer: Any) -> None:
+        self.target, self.options, self.signer = target, options, signer
+        self.feed = Feed()
+        self.comers: set[str] = set()
+        self.lock = asyncio.Lock()
+        self.tallies: dict[StreamId, Tally] = {}
+        self.redelivery: asyncio.Task[None] | None = None
+
+
+class Streaming:
+    """The streams of one hub."""
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        positions: Positions | None,
+        fans: Fans,
+        receivers: Callable[[Target], dict[str, Channel]],
+        keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        """
+        Begin without any.
+
+        Args:
+            backend: Hears of streams that somebody here is in.
+            positions: Signs positions; None: there are no streams.
+            fans: What is on its way.
+            receivers: Tells who is a member of a target now.
+            keep: Runs a task of the hub.
+        """
+        self._backend, self._positions = backend, positions
+        self._kept: Store | None = None
+        self._fans, self._receivers, self._keep = fans, receivers, keep
+        self._declared: dict[Target, StreamOptions] = {}
+        self._live: dict[Target, LiveFeed] = {}
+
+    @property
+    def _signing(self) -> Positions:
+        if self._positions is None:
+            raise ConfigurationError("position_secret", None, "a secret, for a hub with streams")
+        return self._positions
+
+    @property
+    def _store(self) -> Store:
+        if self._kept is None:
+            self._kept = self._backend.stream_store()
+        return self._kept
+
+    def declare(self, kind: Literal["room", "user"], name: str | None, options: StreamOptions) -> None:
+        """Let a room or a user have a stream; None: each of the kind that is not named itself."""
+        _ = self._signing
+        self._declared[Target(kind, name or "")] = options
+
+    def options(self, target: Target) -> StreamOptions | None:
+        """Give the options of a stream; None: there is no stream."""
+        if target.kind == "all":
+            return None
+        return self._declared.get(target) or self._declared.get(Target(target.kind))
+
+    def refuse(self, target: Target) -> None:
+        """
+        Refuse to make a connection a member without bringing it level.
+
+        Raises:
+            ConfigurationError: The target has a stream.
+        """
+        if self._declared and self.options(target) is not None:
+            raise ConfigurationError(target.kind, target.name, "one without a stream; with one: await hub.resume(...)")
+
+    async def send(self, publication: Publication, options: StreamOptions) -> DeliveryReport:
+        """Append a message, and give it to the members."""
+        target = publication.target
+        try:
+            place = await self._store.append(publication, options)
+        except BackendUnavailable:
+            return DeliveryReport(unknown=int(not self._receivers(target)), remote="unavailable")
+        publication = publication._replace(stream=place)
+        remote = "published" if self._store.publishes else await self._backend.publish(publication)
+        await self.heard(publication)
+        live = self._live.get(target)
+        tally = Tally() if live is None else live.tallies.get(place, Tally())
+        tally.unknown = int(not self._receivers(target))
+        return tally.report("none" if remote == "none" else "published")
+
+    async def heard(self, publication: Publication) -> None:
+        """Take a message of a stream, from here or elsewhere, in any order and however often."""
+        live, place = self._live.get(publication.target), publication.stream
+        if live is None or place is None:
+            return
+        await self._give(live, live.feed.take(place, publication.message))
+        if live.feed.lacks and not live.lock.locked():
+            self._keep(self._level_later(live))
+
+    def returned(self) -> None:
+        """Look for what was missed while the backend was away."""
+        for live in self._live.values():
+            if live.feed.cursor is not None:
+                self._keep(self._level_later(live))
+
+    async def resume(
+        self, channel: Channel, target: Target, options: StreamOptions, position: object, enter: Callable[[], object]
+    ) -> Resumed:
+        """
+        Bring a connection level, and make it a member.
+
+        Args:
+            channel: The way to it.
+            target: The stream.
+            options: Its options.
+            position: What the client showed; None: nothing.
+            enter: Makes it a member, without waiting.
+        """
+        live, name = self._open(target, options), channel.connection_id
+        if name in live.comers or name in self._receivers(target):
+            return Resumed("resumed")
+        live.comers.add(name)
+        try:
+            return await self._resume(channel, live, position, enter)
+        except BackendUnavailable:
+            await self.tell(channel, notice("unavailable", target))
+            return Resumed("unavailable")
+        finally:
+            live.comers.discard(name)
+            self.left(target)
+
+    async def acknowledge(self, target: Target, position: object) -> bool:
+        """Remember that a user has got all up to a position; False when it is not good, or the store is away."""
+        options = self.options(target)
+        if options is None or options.redeliver_s is None:
+            return False
+        live = self._live.get(target)
+        signer = self._signing.signer(target) if live is None else live.signer
+        place = self._signing.read(signer, position)
+        if place is None:
+            return False
+        try:
+            await self._store.acknowledge(target, place)
+        except BackendUnavailable:
+            return False
+        return True
+
+    def subscribe(self, target: Target) -> None:
+        """Pass on that somebody has come."""
+        self._backend.subscribe(target)
+
+    def unsubscribe(self, target: Target) -> None:
+        """Pass on that the last one has gone, unless somebody is just coming into the stream."""
+        if target in self._live:
+            self.left(target)
+        else:
+            self._backend.unsubscribe(target)
+
+    def arrived(self, user: str, connection_id: str) -> None:
+        """Pass it on."""
+        self._backend.arrived(user, connection_id)
+
+    def departed(self, user: str, connection_id: str) -> None:
+        """Pass it on."""
+        self._backend.departed(user, connection_id)
+
+    def left(self, target: Target) -> None:
+        """Forget a stream when nobody here is in it any more."""
+        live = self._live.get(target)
+        if live is not None and not live.comers and not self._receivers(target):
+            del self._live[target]
+            if live.redelivery is not None:
+                live.redelivery.cancel()
+            self._backend.unsubscribe(target)
+
+    async def stop(self) -> None:
+        """End what runs."""
+        running = [live.redelivery for live in self._live.values() if live.redelivery is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _open(self, target: Target, options: StreamOptions) -> LiveFeed:
+        live = self._live.get(target)
+        if live is None:
+            live = self._live[target] = LiveFeed(target, options, self._signing.signer(target))
+            self._backend.subscribe(target)
+            if options.redeliver_s is not None:
+                live.redelivery = self._keep(self._redeliver(live, options.redeliver_s))
+        return live
+
+    async def _resume(self, channel: Channel, live: LiveFeed, position: object, enter: Callable[[], object]) -> Resumed:
+        if live.feed.cursor is None:
+            await self._begin(live)
+        place = None if position is None else self._signing.read(live.signer, position)
+        is_user = live.target.kind == "user"
+        history = await self._store.read(live.target, NOTHING, live.options)
+        state, after = begin_at(place, is_given=position is not None, is_user=is_user, history=history)
+        if state == "resumed" or is_user:
+            history = await self._store.read(live.target, after, live.options)
+            if not history.follows(after):
+                state = "gone"
+                after = history.entries[0].offset - 1 if is_user and history.entries else history.last
+        epoch = history.epoch
+        if after > self._cursor(live).offset or self._cursor(live).epoch != epoch:
+            await self._level(live)
+        await self.tell(channel, notice(state, live.target, self._sign(live, StreamId(epoch, after))))
+        missed = 0
+        while not channel.is_over:
+            cursor = self._cursor(live)
+            if cursor.epoch != epoch:  # the store was emptied meanwhile
+                return await self._resume(channel, live, "gone", enter)
+            if after >= cursor.offset:
+                if after > cursor.offset:  # another node is ahead, and its message on its way
+                    await self._level(live)
+                    continue
+                enter()
+                return Resumed(state, missed)
+            entries = await self._missed(live, after)
+            for entry in entries[:CHUNK]:
+                if entry.offset <= cursor.offset:
+                    await self.tell(channel, self._envelope(live, entry))
+                    after, missed = entry.offset, missed + 1
+            await channel.drained()
+        return Resumed("ended", missed)
+
+    async def _missed(self, live: LiveFeed, after: int) -> list[Entry]:
+        """List what comes after an offset: what the node remembers, else what the store has."""
+        entries = live.feed.after(after)
+        if entries is None:
+            history = await self._store.read(live.target, after, live.options)
+            if not history.follows(after):
+                raise BackendUnavailable("the history went while it was being sent")
+            entries = list(history.entries)
+        return entries
+
+    async def _begin(self, live: LiveFeed) -> None:
+        """Learn where the stream is, after the other nodes are heard."""
+        async with live.lock:
+            if live.feed.cursor is None:
+                if not await self._backend.ready():
+                    raise BackendUnavailable("the backend is away")
+                history = await self._store.read(live.target, NOTHING, live.options)
+                live.feed.begin(StreamId(history.epoch, history.last))
+
+    async def _level(self, live: LiveFeed) -> None:
+        """Give the members what the store has after the last message that they were given."""
+        async with live.lock:
+            while await self._absorb(live):
+                pass
+
+    async def _level_later(self, live: LiveFeed) -> None:
+        """Do it in a task; while the store is away `returned` comes here again."""
+        with contextlib.suppress(BackendUnavailable):
+            await self._level(live)
+
+    async def _absorb(self, live: LiveFeed) -> bool:
+        """Take one page of the store; tell whether there is more."""
+        cursor = live.feed.cursor
+        if cursor is None:
+            return False
+        history = await self._store.read(live.target, cursor.offset, live.options)
+        if live.feed.cursor != cursor:
+            return True  # something came meanwhile
+        if history.epoch != cursor.epoch:
+            history = await self._store.read(live.target, 0, live.options)
+            return await self._restart(live, history, 0)
+        if not history.follows(cursor.offset):
+            return await self._restart(live, history, cursor.offset)
+        await self._give(live, live.feed.absorb(history))
+        return live.feed.lacks
+
+    async def _restart(self, live: LiveFeed, history: History, offset: int) -> bool:
+        """Tell the members that something is gone, and go on with what is there."""
+        first = history.entries[0].offset - 1 if history.entries else max(history.last, offset)
+        early = live.feed.begin(StreamId(history.epoch, first))
+        gone = notice("gone", live.target, self._sign(live, StreamId(history.epoch, first)))
+        fan = Fan(gone, self._receivers(live.target), live.target.name if live.target.kind == "room" else None)
+        self._fans.add(fan)
+        await self._run(live, [fan], self._fan_of(live, early))
+        await self._give(live, live.feed.absorb(history))
+        return live.feed.lacks
+
+    async def _give(self, live: LiveFeed, entries: list[Entry]) -> None:
+        """Give messages to all members; their place in the order is taken at once."""
+        await self._run(live, [], self._fan_of(live, entries))
+
+    async def _run(self, live: LiveFeed, first: list[Fan], fans: list[Fan]) -> None:
+        for fan in (*first, *fans):
+            await self._fans.run(fan)
+        while len(live.tallies) > CHUNK:
+            del live.tallies[next(iter(live.tallies))]
+
+    def _fan_of(self, live: LiveFeed, entries: list[Entry]) -> list[Fan]:
+        fans = []
+        for entry in entries:
+            room = live.target.name if live.target.kind == "room" else None
+            fan = Fan(self._envelope(live, entry), self._receivers(live.target), room)
+            self._fans.add(fan)
+            live.tallies[StreamId(self._cursor(live).epoch, entry.offset)] = fan.tally
+            fans.append(fan)
+        return fans
+
+    async def tell(self, channel: Channel, message: Encoded) -> None:
+        """Send something to one connection, a member or not."""
+        fan = Fan(message, {channel.connection_id: channel}, None)
+        self._fans.add(fan)
+        await self._fans.run(fan)
+
+    async def _redeliver(self, live: LiveFeed, every_s: float) -> None:
+        """Send again what was given out one round ago and nobody has acknowledged."""
+        before: StreamId | None = None
+        while True:
+            await asyncio.sleep(every_s)
+            cursor = live.feed.cursor
+            if before is not None and cursor is not None and before.epoch == cursor.epoch:
+                try:
+                    history = await self._store.read(live.target, None, live.options)
+                except BackendUnavailable:
+                    continue
+                entries = [one for one in history.entries if one.offset <= before.offset]
+                if history.epoch == before.epoch:
+                    await self._again(live, entries)
+            before = cursor
+
+    async def _again(self, live: LiveFeed, entries: list[Entry]) -> None:
+        for entry in entries:
+            idle = {name: one for name, one in self._receivers(live.target).items() if one.is_idle}
+            fan = Fan(self._envelope(live, entry), idle, None)
+            self._fans.add(fan)
+            await self._fans.run(fan)
+
+    def _cursor(self, live: LiveFeed) -> StreamId:
+        if live.feed.cursor is None:
+            raise BackendUnavailable("the stream has not begun")
+        return live.feed.cursor
+
+    def _sign(self, live: LiveFeed, place: StreamId) -> str:
+        return self._signing.sign(live.signer, place)
+
+    def _envelope(self, live: LiveFeed, entry: Entry) -> Encoded:
+        place = StreamId(self._cursor(live).epoch, entry.offset)
+        acks = live.options.redeliver_s is not None
+        return envelope(live.target, place, self._sign(live, place), entry.message, acks=acks)
+
+
+def check_plain(exclude: object, key: object) -> None:
+    """
+    Refuse what a stream cannot do.
+
+    Raises:
+        ConfigurationError: Somebody is to be left out, or the message is to replace another.
+    """
+    for option, value in (("exclude", exclude), ("key", key)):
+        if value is not None:
+            raise ConfigurationError(option, type(value), "None: all members of a stream get all of its messages")
