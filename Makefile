@@ -28,7 +28,7 @@ LOWEST_TESTS := tests/unit tests/interop/test_admission_servers.py tests/interop
 	tests/interop/test_policy_servers.py tests/interop/test_ticket_race.py
 
 .PHONY: demo test test-all test-lowest lint types unit transparency compatibility model mutants fuzz bench bench-more \
-	chaos interpreter venv clean
+	chaos chaos-hub interpreter venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/asgi-ws-guard demo
@@ -87,6 +87,10 @@ bench-more: $(VENV)/.dev
 # 100,000 seeded clients over all servers; CHAOS="--seed 7 --connections 20000 --servers hypercorn" replays or narrows.
 chaos: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
+
+# Three processes that share a Redis, for a minute; CHAOS="--seed 7 --seconds 600" replays or lengthens.
+chaos-hub: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m chaos.hub_storm $(CHAOS)
 
 # Whole connections under every interleaving that seeds make; `make model SEED=1 STEPS=1000000`. About two minutes.
 STEPS ?= 1000000

@@ -1,7 +1,8 @@
 """
 A real Redis server on a free loopback port, with its data in a temporary folder: to start, kill, start again and empty.
 
-It keeps nothing on disk, so that one that was killed comes back empty. The client is a socket and the protocol RESP.
+It keeps nothing on disk, so that one that was killed comes back empty, unless it is asked to keep what it confirmed.
+The client is a socket and the protocol RESP.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ class RedisServer:
 
     Args:
         folder: Existing folder for its log.
+        keeps: Whether what it has confirmed survives `kill`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
+        self._keeps = ("--appendonly", "yes", "--appendfsync", "always") if keeps else ("--appendonly", "no")
         self.port = free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,7 +47,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, on the same port each time, and wait until it answers."""
         log_path = self._folder / "redis.log"
-        command = [binary(), "--port", str(self.port), "--bind", HOST, "--save", "", "--appendonly", "no"]
+        command = [binary(), "--port", str(self.port), "--bind", HOST, "--save", "", *self._keeps]
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--dir", str(self._folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -63,7 +66,7 @@ class RedisServer:
             self._process = None
 
     def restart(self) -> None:
-        """Kill it, and start an empty one on the same port."""
+        """Kill it, and start one on the same port."""
         self.kill()
         self.start()
 
@@ -105,14 +108,15 @@ def binary() -> str:
 
 
 @contextlib.contextmanager
-def running_redis(folder: Path) -> Iterator[RedisServer]:
+def running_redis(folder: Path, *, keeps: bool = False) -> Iterator[RedisServer]:
     """
     Run a Redis.
 
     Args:
         folder: Existing folder for its log.
+        keeps: As for `RedisServer`.
     """
-    server = RedisServer(folder)
+    server = RedisServer(folder, keeps=keeps)
     server.start()
     try:
         yield server

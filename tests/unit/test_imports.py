@@ -106,6 +106,7 @@ TABLE = {
     "hub._sums": "rest",
     "hub._target": "rest",
     "hub._wire": "rest",
+    "hub.client": "rest",
     "hub.redis": "rest",
     "plugins": "rest",
     "plugins.auth": "rest",

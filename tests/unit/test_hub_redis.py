@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 from hubs import Peer, peer
+from interop.redis_server import RedisServer, redis_server  # noqa: F401 - a fixture
 
 from asgi_ws_guard import ConfigurationError
-from asgi_ws_guard.hub import DeliveryReport, Hub
+from asgi_ws_guard.hub import DeliveryReport, Hub, Resumed, Target
 from asgi_ws_guard.hub.redis import RedisBackend
-
-from .redis_server import RedisServer, redis_server  # noqa: F401 - a fixture
 
 TIMEOUT_S = 1.0
 PATIENCE_S = 30.0
+STREAM = Target("room", "a")
 
 
 @pytest.fixture
@@ -147,6 +147,68 @@ def test_messages_wait_for_redis_within_a_bound(redis: RedisServer) -> None:
             assert other.got == ["0", "1", "3"]
 
     asyncio.run(main())
+
+
+def test_a_node_that_was_cut_off_gets_what_it_missed_of_a_stream(redis: RedisServer) -> None:
+    """As soon as it is back, although nobody sends anything more; and its own messages were refused meanwhile."""
+
+    async def main() -> None:
+        async with two_with_streams(redis) as (here, there):
+            other = await peer()
+            assert await there.resume(other.handle, STREAM) == Resumed("started")
+            used = there._backend
+            assert isinstance(used, RedisBackend)
+            make, used._make = used._make, no_way
+            redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await until_state(there, "degraded")
+            await until(lambda: settled(here))
+            for number in range(3):
+                assert (await here.send_to_room("a", number)).remote == "published"
+            assert await there.send_to_room("a", "lost") == DeliveryReport(remote="unavailable")
+            late = await peer()
+            assert await there.resume(late.handle, STREAM) == Resumed("unavailable")
+            assert json.loads(late.got[0]) == {"hub": 1, "type": "unavailable", "stream": "room:a"}
+            used._make = make
+
+            async def has_all() -> bool:
+                return len(other.got) >= 4
+
+            await until(has_all)
+            assert await settled(there)
+            assert [json.loads(text).get("data") for text in other.got] == [None, 0, 1, 2]
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_was_lost_appends_nothing_twice(redis: RedisServer) -> None:
+    """The connection goes between the script and its answer: the append is asked for again, and is known."""
+
+    async def main() -> None:
+        async with two_with_streams(redis) as (here, there):
+            one = await peer()
+            await there.resume(one.handle, STREAM)
+            for number in range(20):
+                sending = asyncio.create_task(here.send_to_room("a", number))
+                for _ in range(number % 4):
+                    await asyncio.sleep(0)
+                redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                assert (await sending).remote == "published"
+            await until(lambda: settled(there))
+            assert [json.loads(text)["data"] for text in one.got[1:]] == list(range(20))
+            assert redis.ask("XLEN", "asgi_ws_guard:stream:room:a:messages") == ":20"
+
+    asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def two_with_streams(redis: RedisServer) -> AsyncIterator[tuple[Hub, Hub]]:
+    """Run two nodes whose rooms have streams."""
+    hubs = [Hub(backend=backend(redis), position_secret="the secret of the tests") for _ in range(2)]
+    for hub in hubs:
+        hub.stream_rooms()
+    async with hubs[0], hubs[1]:
+        yield hubs[0], hubs[1]
 
 
 def test_a_redis_that_hangs_is_away(redis: RedisServer) -> None:
