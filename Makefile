@@ -77,12 +77,13 @@ bench:
 	$(VENV)-bench/bin/python -m pip install --quiet --editable ".[cli,otel]" --group bench
 	$(VENV)-bench/bin/python -m benchmarks.report $(BENCH)
 
-# What the report does not have: the timers of idle connections, what limits cost and hold back, and the hub.
+# What the report does not have: the timers of idle connections, what limits cost and hold back, and the hub, also through Redis.
 bench-more: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.watch
 	$(BIN)/python -m benchmarks.limits
 	$(BIN)/python -m benchmarks.flood
 	$(BIN)/python -m benchmarks.hub
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.hub_redis
 
 # 100,000 seeded clients over all servers; CHAOS="--seed 7 --connections 20000 --servers hypercorn" replays or narrows.
 chaos: $(VENV)/.dev

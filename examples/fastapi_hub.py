@@ -7,7 +7,7 @@ no send needs a ``try``. Run it, open http://127.0.0.1:8000/ twice, and refresh:
     uvicorn examples.fastapi_hub:app
 
 ``CHAT_INTERVAL_S`` is the time between two broadcasts in seconds, ``CHAT_DATABASE_S`` what a call to the database
-takes.
+takes. With ``CHAT_REDIS=redis://127.0.0.1:6379/0`` any number of processes are one chat.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from fastapi.responses import HTMLResponse
 
 from asgi_ws_guard import WebSocketGuardMiddleware
 from asgi_ws_guard.hub import Hub
+from asgi_ws_guard.hub.redis import RedisBackend
 
 INTERVAL_S = float(os.environ.get("CHAT_INTERVAL_S", "0.05"))
 DATABASE_S = float(os.environ.get("CHAT_DATABASE_S", "0.08"))
 HISTORY_MESSAGES = 20
 GLOBAL_MONITOR = "global_monitor"
 
-hub = Hub()
+REDIS = os.environ.get("CHAT_REDIS")
+hub = Hub(backend=RedisBackend(REDIS) if REDIS else None)
 history: dict[str, deque[Any]] = defaultdict(lambda: deque(maxlen=HISTORY_MESSAGES))
 
 
@@ -79,6 +81,7 @@ async def chat(websocket: WebSocket, room: str, user: str) -> None:
     await websocket.send_json({"type": "history", "room": room, "messages": list(history[room])})
     hub.join(websocket, room)
     hub.bind_user(websocket, user)
+    await hub.ready()
     async for text in websocket.iter_text():
         await handle_text(websocket, room, user, text)
 

@@ -15,6 +15,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from .._events import DropReason
+from ._backend import BackendHealth
 from ._sums import Sums
 
 BROADCAST_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
@@ -44,6 +45,9 @@ class HubSource(Protocol):
     @property
     def sums(self) -> Sums:
         """What was counted."""
+
+    def health(self) -> BackendHealth:
+        """How its backend is."""
 
 
 class DeadSource(Protocol):
@@ -79,6 +83,7 @@ class Instruments:
             (gauge, "users", "{user}", "Users that have a connection.", self._users),
             (gauge, "outbox.messages", "{message}", "Messages that wait in outboxes.", self._waiting),
             (gauge, "outbox.size", "By", "Payload bytes that wait in outboxes.", self._waiting_bytes),
+            (gauge, "backends.away", "{hub}", "Hubs that do not reach the other processes.", self._away),
             (gauge, "members.dead", "{connection}", "Ended connections that a manager still holds.", self._dead),
             (counter, "messages", "{message}", "Messages that a server took.", self._sent),
             (counter, "drops", "{message}", "Messages that were dropped, by reason.", self._drops),
@@ -113,6 +118,9 @@ class Instruments:
 
     def _users(self) -> _Values:
         yield sum(hub.user_count for hub in tuple(self._hubs)), {}
+
+    def _away(self) -> _Values:
+        yield sum(hub.health().state == "degraded" for hub in tuple(self._hubs)), {}
 
     def _waiting(self) -> _Values:
         yield self._total().waiting, {}

@@ -6,10 +6,9 @@ A store gives each message its offset, without gaps, and forgets by number and b
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ._publication import Publication, StreamId
@@ -78,23 +77,16 @@ class _Stream:
 
 
 class MemoryStore:
-    """Streams in the memory of one process."""
+    """Streams in the memory of one process, by the clock of its event loop."""
 
     publishes = False
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """
-        Begin without any.
-
-        Args:
-            clock: Seconds.
-        """
-        self._clock = clock
+    def __init__(self) -> None:
         self._streams: OrderedDict[Target, _Stream] = OrderedDict()
 
     async def append(self, publication: Publication, options: StreamOptions) -> StreamId:
         """Append a message."""
-        stream, now_s = self._stream(publication.target, options), self._clock()
+        stream, now_s = self._stream(publication.target, options), _now_s()
         stream.last += 1
         stream.kept.append(_Kept(Entry(stream.last, publication.message), now_s))
         self._trim(stream, options, now_s)
@@ -103,7 +95,7 @@ class MemoryStore:
     async def read(self, target: Target, after: int | None, options: StreamOptions) -> History:
         """Read a stream."""
         stream = self._stream(target, options)
-        self._trim(stream, options, self._clock())
+        self._trim(stream, options, _now_s())
         offset = stream.acked if after is None else after
         first = stream.kept[0].entry.offset if stream.kept else stream.last + 1
         skip = max(0, offset + 1 - first)
@@ -121,7 +113,7 @@ class MemoryStore:
         self._streams.clear()
 
     def _stream(self, target: Target, options: StreamOptions) -> _Stream:
-        now_s = self._clock()
+        now_s = _now_s()
         while self._streams and next(iter(self._streams.values())).until_s < now_s:
             self._streams.popitem(last=False)
         stream = self._streams.get(target)
@@ -135,3 +127,7 @@ class MemoryStore:
         kept = stream.kept
         while kept and (len(kept) > options.history_messages or now_s - kept[0].at_s > options.history_s):
             kept.popleft()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -260,7 +260,7 @@ class Streaming:
                 after = history.entries[0].offset - 1 if is_user and history.entries else history.last
         epoch = history.epoch
         if after > self._cursor(live).offset or self._cursor(live).epoch != epoch:
-            await self._level(live)
+            await self._level(live)  # the client, or the store, is ahead of what this node has heard
         await self.tell(channel, notice(state, live.target, self._sign(live, StreamId(epoch, after))))
         missed = 0
         while not channel.is_over:
@@ -268,9 +268,6 @@ class Streaming:
             if cursor.epoch != epoch:  # the store was emptied meanwhile
                 return await self._resume(channel, live, "gone", enter)
             if after >= cursor.offset:
-                if after > cursor.offset:  # another node is ahead, and its message on its way
-                    await self._level(live)
-                    continue
                 enter()
                 return Resumed(state, missed)
             entries = await self._missed(live, after)

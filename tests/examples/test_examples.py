@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interop.redis_server import running_redis
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -105,6 +106,36 @@ def test_the_chat_is_a_chat(name: str, tmp_path: Path) -> None:
     """Rooms, personal messages, broadcasts and history work, with the guard as without, and on the hub."""
     with running_server(f"examples.{name}", log=tmp_path / "log") as server:
         asyncio.run(talk(server.port))
+
+
+async def talk_across(here: int, there: int) -> None:
+    """Say something to a room, to a user, and to all, from one process to another."""
+    async with member(here, "red", "user-1") as one, member(there, "red", "user-2") as two:
+        await one.send("ready")
+        await next_message(one)
+        await two.send("@user-2 ready")  # its own echo says that user-2 is in the room, and known at Redis
+        while (await next_message(two))["text"] != "@user-2 ready":
+            pass
+        for text in ("to the room", "@user-2 to one user", "!to all"):
+            await one.send(text)
+        assert [(await next_message(two))["text"] for _ in range(3)] == [
+            "to the room",
+            "@user-2 to one user",
+            "!to all",
+        ]
+
+
+def test_the_chat_on_the_hub_is_one_in_two_processes(tmp_path: Path) -> None:
+    """With Redis between them; neither logs an error."""
+    with running_redis(tmp_path) as redis:
+        environment = {**QUICK_CHAT, "CHAT_REDIS": redis.url}
+        logs = [tmp_path / "one.log", tmp_path / "two.log"]
+        with (
+            running_server("examples.fastapi_hub:app", log=logs[0], environment=environment) as here,
+            running_server("examples.fastapi_hub:app", log=logs[1], environment=environment) as there,
+        ):
+            asyncio.run(talk_across(here.port, there.port))
+        assert [LogCounts.of(log.read_text()) for log in logs] == [NOTHING] * 2
 
 
 async def use_three_routes(port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import time
@@ -16,6 +17,7 @@ from interop.redis_server import RedisServer, redis_server  # noqa: F401 - a fix
 
 from asgi_ws_guard import ConfigurationError
 from asgi_ws_guard.hub import DeliveryReport, Hub, Resumed, Target
+from asgi_ws_guard.hub._metrics import instruments_of
 from asgi_ws_guard.hub.redis import RedisBackend
 
 TIMEOUT_S = 1.0
@@ -49,6 +51,14 @@ async def two(redis: RedisServer, **options: Any) -> AsyncIterator[tuple[Hub, Hu
         one, other = await peer(here, "a", user="ann"), await peer(there, "a", user="ann")
         await until(lambda: settled(here, there))
         yield here, there, one, other
+
+
+def away() -> int:
+    """Read the metric: hubs of this process that do not reach the others."""
+    gc.collect()  # hubs of other tests, which are held weakly
+    ((number, labels),) = instruments_of(None)._away()
+    assert labels == {}
+    return number
 
 
 def no_way() -> None:
@@ -86,6 +96,7 @@ def test_local_delivery_goes_on_without_redis(redis: RedisServer, caplog: pytest
             redis.kill()
             await until_state(here, "degraded")
             await until_state(there, "degraded")
+            assert away() == 2
             assert await here.send_to_room("a", "away") == DeliveryReport(sent=1, remote="unavailable")
             presence = await here.presence("ann")
             assert (presence.local, presence.is_complete) == (frozenset({one.id}), False)
@@ -99,6 +110,7 @@ def test_local_delivery_goes_on_without_redis(redis: RedisServer, caplog: pytest
             assert (one.got, other.got, joined.got) == (["away", "back"], ["back"], ["new"])
             assert (await here.presence("ann")).remote == {other.id}
             assert (await here.presence("bob")).remote == {joined.id}
+            assert away() == 0
 
     with caplog.at_level(logging.WARNING, "asgi_ws_guard"):
         asyncio.run(main())
