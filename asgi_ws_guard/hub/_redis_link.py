@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -53,7 +53,7 @@ class Link:
         make: Callable[[], Any],
         commands: deque[Command],
         *,
-        channels: Callable[[], set[str]],
+        channels: Set[str],
         on_message: Callable[[bytes], Awaitable[None]],
         timeout_s: float,
         beat_s: float,
@@ -65,7 +65,7 @@ class Link:
         Args:
             make: Makes a connection of redis-py.
             commands: What is to be sent.
-            channels: Tells which channels are wanted now.
+            channels: Those that are wanted, live; whoever changes it calls `change`.
             on_message: Takes what comes.
             timeout_s: Seconds that Redis may take for anything.
             beat_s: Seconds between two looks whether the subscribing connection lives.
@@ -76,7 +76,8 @@ class Link:
         self.is_sharded = bool(sharded)
         self._sharded = sharded
         self._asking, self._hearing = make(), make()
-        self._channels, self._on_message = channels, on_message
+        self._wanted, self._on_message = channels, on_message
+        self._changed: set[str] = set()
         self._timeout_s, self._beat_s = timeout_s, beat_s
         self._has_commands, self._has_changes = asyncio.Event(), asyncio.Event()
         self._subscribed: set[str] = set()
@@ -103,6 +104,7 @@ class Link:
             beside: Runs as long, and ends it by raising.
         """
         self.wake()
+        self._changed |= self._wanted  # some have come while it connected
         self._has_changes.set()
         ours = (self._write(), self._read(), self._subscribe(), self._watch())
         parts = [asyncio.ensure_future(one) for one in (*ours, beside)]
@@ -127,8 +129,9 @@ class Link:
         """Say that there are new commands."""
         self._has_commands.set()
 
-    def change(self) -> None:
-        """Say that other channels are wanted."""
+    def change(self, channel: str) -> None:
+        """Say that a channel is wanted, or no more."""
+        self._changed.add(channel)
         self._has_changes.set()
 
     def ping(self) -> asyncio.Future[None]:
@@ -193,16 +196,19 @@ class Link:
         while True:
             await self._has_changes.wait()
             self._has_changes.clear()
-            wanted, pings = self._channels(), self._wanted_pings
-            self._wanted_pings = []
+            changed, self._changed = self._changed, set()
+            pings, self._wanted_pings = self._wanted_pings, []
+            added = {one for one in changed if one in self._wanted} - self._subscribed
+            removed = {one for one in changed if one not in self._wanted} & self._subscribed
+            self._subscribed |= added
+            self._subscribed -= removed
             number = str(next(self._numbers)).encode()
             every: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             every.add_done_callback(partial(_pass_on, pings))
             self._pings[number] = (time.monotonic(), every)
-            for word, names in (("SUBSCRIBE", wanted - self._subscribed), ("UNSUBSCRIBE", self._subscribed - wanted)):
+            for word, names in (("SUBSCRIBE", added), ("UNSUBSCRIBE", removed)):
                 for some in _parts(names):
                     await self._hearing.send_command(f"{shard}{word}", *some, check_health=False)
-            self._subscribed = wanted
             await self._hearing.send_command("PING", number, check_health=False)
 
     async def _watch(self) -> None:

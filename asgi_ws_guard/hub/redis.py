@@ -85,7 +85,7 @@ class RedisBackend:
         self._prefix, self._sharded, self._queue_messages = prefix, sharded, queue_messages
         self._timeout_s, self._ttl_s, self._max_backoff_s = timeout_s, presence_ttl_s, max_backoff_s
         self._presence = RedisPresence(prefix, presence_ttl_s, self.ask, self._tell)
-        self._targets = {_ALL}
+        self._channels = {self.channel(_ALL)}
         self._commands: deque[Command] = deque()
         self._node, self._serial = secrets.token_hex(8), 0
         self._serials: OrderedDict[str, int] = OrderedDict()
@@ -141,13 +141,13 @@ class RedisBackend:
 
     def subscribe(self, target: Target) -> None:
         """Have messages to a room or a user from now on."""
-        self._targets.add(target)
-        self._change()
+        self._channels.add(self.channel(target))
+        self._change(target)
 
     def unsubscribe(self, target: Target) -> None:
         """Have them no more."""
-        self._targets.discard(target)
-        self._change()
+        self._channels.discard(self.channel(target))
+        self._change(target)
 
     def arrived(self, user: str, connection_id: str) -> None:
         """Take note of a connection of a user."""
@@ -216,9 +216,9 @@ class RedisBackend:
         if self._link is not None:
             self._link.wake()
 
-    def _change(self) -> None:
+    def _change(self, target: Target) -> None:
         if self._link is not None:
-            self._link.change()
+            self._link.change(self.channel(target))
 
     async def _settle(self) -> bool:
         await self._is_up.wait()
@@ -248,7 +248,7 @@ class RedisBackend:
         link = Link(
             self._make,
             self._commands,
-            channels=lambda: {self.channel(target) for target in self._targets},
+            channels=self._channels,
             on_message=self._heard,
             timeout_s=self._timeout_s,
             beat_s=min(beat_s, self._timeout_s),

@@ -31,7 +31,7 @@ APP = f"{PACKAGE}.hub_cluster_app:app"
 ROOM = "room:stream"
 PROCESSES, CLIENTS, SENDERS = 3, 12, 3
 PATIENCE_S = 40.0
-GONE = (OSError, WebSocketException, TimeoutError)
+GONE = (OSError, WebSocketException, asyncio.TimeoutError)
 
 
 class Storm:
