@@ -204,7 +204,7 @@ class MemoryBackend:
     async def ready(self) -> bool:
         """Wait until what other hubs have published is delivered."""
         await self._arriving.join()
-        return self._deliver is not None
+        return self._bus is None or self._deliver is not None
 
     def health(self) -> BackendHealth:
         """Tell how it is."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from ._fan import Fan, Fans
 from ._positions import Positions
 from ._protocol import envelope, notice
 from ._publication import Publication, StreamId
-from ._report import DeliveryReport, Tally
+from ._report import DeliveryReport, Remote, Tally
 from ._store import NOTHING, Store
 from ._streams import Entry, Feed, History, StreamOptions, begin_at
 from ._target import Target
@@ -138,12 +138,17 @@ class Streaming:
         except BackendUnavailable:
             return DeliveryReport(unknown=int(not self._receivers(target)), remote="unavailable")
         publication = publication._replace(stream=place)
-        remote = "published" if self._store.publishes else await self._backend.publish(publication)
+        remote: Remote = "published"
+        if not self._store.publishes:
+            try:
+                remote = await self._backend.publish(publication)
+            except BackendUnavailable:
+                remote = "unavailable"
         await self.heard(publication)
         live = self._live.get(target)
         tally = Tally() if live is None else live.tallies.get(place, Tally())
         tally.unknown = int(not self._receivers(target))
-        return tally.report("none" if remote == "none" else "published")
+        return tally.report(remote)
 
     async def heard(self, publication: Publication) -> None:
         """Take a message of a stream, from here or elsewhere, in any order and however often."""
@@ -270,23 +275,24 @@ class Streaming:
             if after >= cursor.offset:
                 enter()
                 return Resumed(state, missed)
-            entries = await self._missed(live, after)
+            entries = await self._missed(live, StreamId(epoch, after))
+            if entries is None:  # it went while it was being sent
+                return await self._resume(channel, live, "gone", enter)
             for entry in entries[:CHUNK]:
                 if entry.offset <= cursor.offset:
-                    await self.tell(channel, self._envelope(live, entry))
+                    await self.tell(channel, self._envelope(live, epoch, entry))
                     after, missed = entry.offset, missed + 1
             await channel.drained()
         return Resumed("ended", missed)
 
-    async def _missed(self, live: LiveFeed, after: int) -> list[Entry]:
-        """List what comes after an offset: what the node remembers, else what the store has."""
-        entries = live.feed.after(after)
-        if entries is None:
-            history = await self._store.read(live.target, after, live.options)
-            if not history.follows(after):
-                raise BackendUnavailable("the history went while it was being sent")
-            entries = list(history.entries)
-        return entries
+    async def _missed(self, live: LiveFeed, place: StreamId) -> Sequence[Entry] | None:
+        """List what comes after a place: what the node remembers, else what the store has; None: it is gone."""
+        entries = live.feed.after(place.offset)
+        if entries is not None:
+            return entries
+        history = await self._store.read(live.target, place.offset, live.options)
+        is_there = history.epoch == place.epoch and history.follows(place.offset)
+        return history.entries if is_there else None
 
     async def _begin(self, live: LiveFeed) -> None:
         """Learn where the stream is, after the other nodes are heard."""
@@ -347,11 +353,12 @@ class Streaming:
 
     def _fan_of(self, live: LiveFeed, entries: list[Entry]) -> list[Fan]:
         fans = []
+        room = live.target.name if live.target.kind == "room" else None
         for entry in entries:
-            room = live.target.name if live.target.kind == "room" else None
-            fan = Fan(self._envelope(live, entry), self._receivers(live.target), room)
+            epoch = self._cursor(live).epoch
+            fan = Fan(self._envelope(live, epoch, entry), self._receivers(live.target), room)
             self._fans.add(fan)
-            live.tallies[StreamId(self._cursor(live).epoch, entry.offset)] = fan.tally
+            live.tallies[StreamId(epoch, entry.offset)] = fan.tally
             fans.append(fan)
         return fans
 
@@ -374,13 +381,13 @@ class Streaming:
                     continue
                 entries = [one for one in history.entries if one.offset <= before.offset]
                 if history.epoch == before.epoch:
-                    await self._again(live, entries)
+                    await self._again(live, history.epoch, entries)
             before = cursor
 
-    async def _again(self, live: LiveFeed, entries: list[Entry]) -> None:
+    async def _again(self, live: LiveFeed, epoch: str, entries: list[Entry]) -> None:
         for entry in entries:
             idle = {name: one for name, one in self._receivers(live.target).items() if one.is_idle}
-            fan = Fan(self._envelope(live, entry), idle, None)
+            fan = Fan(self._envelope(live, epoch, entry), idle, None)
             self._fans.add(fan)
             await self._fans.run(fan)
 
@@ -392,8 +399,8 @@ class Streaming:
     def _sign(self, live: LiveFeed, place: StreamId) -> str:
         return self._signing.sign(live.signer, place)
 
-    def _envelope(self, live: LiveFeed, entry: Entry) -> Encoded:
-        place = StreamId(self._cursor(live).epoch, entry.offset)
+    def _envelope(self, live: LiveFeed, epoch: str, entry: Entry) -> Encoded:
+        place = StreamId(epoch, entry.offset)
         acks = live.options.redeliver_s is not None
         return envelope(live.target, place, self._sign(live, place), entry.message, acks=acks)
 

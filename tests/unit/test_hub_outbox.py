@@ -15,6 +15,22 @@ from asgi_ws_guard.hub._outbox import Outbox, Overflow, Put
 FULL, SUPERSEDED = DropReason.OUTBOX_FULL, DropReason.SUPERSEDED
 
 
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "latest_by_key", "close"])
+def test_what_is_kept_is_never_dropped(overflow: Overflow) -> None:
+    """Others go before it; without room for it the connection has to be closed."""
+    outbox = Outbox(2, 10, overflow)
+    outbox.put(Encoded("a", 1))
+    assert outbox.put(Encoded("b", 1, is_kept=True)) == (Put.QUEUED, [])
+    assert outbox.put(Encoded("c", 1, is_kept=True)) == (Put.CLOSE, [FULL])
+    if overflow in ("drop_oldest", "latest_by_key"):
+        assert outbox.put(Encoded("d", 1)) == (Put.QUEUED, [FULL])
+        assert [outbox.take(), outbox.take()] == [Encoded("b", 1, is_kept=True), Encoded("d", 1)]
+        for text in "ef":
+            outbox.put(Encoded(text, 1, is_kept=True))
+        assert outbox.put(Encoded("g", 1)) == (Put.DROPPED, [FULL])
+        assert (len(outbox), outbox.size) == (2, 2)
+
+
 @pytest.mark.parametrize(("overflow", "put"), [("drop_oldest", Put.DROPPED), ("close", Put.CLOSE)])
 def test_what_is_larger_than_the_outbox_pushes_nobody_out(overflow: Overflow, put: Put) -> None:
     """It is refused itself, by every policy."""

@@ -223,6 +223,32 @@ async def two_with_streams(redis: RedisServer) -> AsyncIterator[tuple[Hub, Hub]]
         yield hubs[0], hubs[1]
 
 
+def test_a_message_that_was_under_way_waits_as_well(redis: RedisServer) -> None:
+    """Redis goes while it owes the answer: it is sent again, in its place, and comes once."""
+
+    async def main() -> None:
+        async with node(redis, queue_messages=10, timeout_s=30.0) as here, node(redis) as there:
+            other = await peer(there, "a")
+            assert await settled(here, there)
+            used = here._backend
+            assert isinstance(used, RedisBackend)
+            make, used._make = used._make, no_way
+            assert redis.ask("CLIENT", "PAUSE", "60000", "ALL") == "+OK"
+            sending = [asyncio.create_task(here.send_to_room("a", str(number))) for number in range(3)]
+            await asyncio.sleep(0.05)
+            assert not any(one.done() for one in sending)
+            redis.kill()
+            assert [(await one).remote for one in sending] == ["queued"] * 3
+            redis.start()
+            await until(lambda: settled(there))
+            used._make = make
+            await until(lambda: settled(here))
+            assert await settled(there)
+            assert other.got == ["0", "1", "2"]
+
+    asyncio.run(main())
+
+
 def test_a_redis_that_hangs_is_away(redis: RedisServer) -> None:
     """Its port is open, and it answers nothing: no publisher waits longer than the time it has."""
 

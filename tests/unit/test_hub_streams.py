@@ -149,6 +149,25 @@ def test_coming_in_the_middle_of_messages_misses_and_doubles_none(cluster: Clust
     cluster.run(main)
 
 
+def test_a_client_may_be_ahead_of_a_node(cluster: Cluster) -> None:
+    """It has seen, elsewhere, what this node has not heard yet: it does not get it again."""
+
+    async def main() -> None:
+        async with cluster.nodes(**OPTIONS) as (here, there):
+            streams(here, there)
+            one, two, three = await peer(), await peer(), await peer()
+            await here.resume(one.handle, ROOM)
+            await there.resume(three.handle, ROOM)
+            await cluster.quiet()
+            await here.send_to_room("a", 0)  # in memory the other node has had no turn of the loop since
+            assert await there.resume(two.handle, ROOM, position(one)) == Resumed("resumed")
+            await here.send_to_room("a", 1)
+            await cluster.quiet()
+            assert (data(one), data(two), data(three)) == ([0, 1], [1], [0, 1])
+
+    cluster.run(main)
+
+
 def test_a_long_history_goes_through_a_small_outbox(cluster: Cluster) -> None:
     """More than a page of the store and than a node remembers."""
 
@@ -483,6 +502,52 @@ def test_nothing_is_sent_again_to_who_is_behind(cluster: Cluster) -> None:
             one.server.resume_sends()
             await asyncio.sleep(0.1)
             assert {message["text"] for message in told(one)[1:]} == {"x"}
+
+    cluster.run(main)
+
+
+def test_a_hub_alone_needs_no_start_for_its_streams() -> None:
+    """Without other processes there is nothing to open; after a stop its members are still served."""
+
+    async def main() -> None:
+        hub = Hub(position_secret=SECRET)
+        streams(hub)
+        one = await peer()
+        assert await hub.resume(one.handle, ROOM) == Resumed("started")
+        assert await hub.send_to_room("a", 0) == DeliveryReport(sent=1)
+        await hub.stop()
+        assert await hub.send_to_room("a", 1) == DeliveryReport(sent=1)
+        assert data(one) == [0, 1]
+
+    run(main)
+
+
+def test_a_history_that_goes_while_it_is_sent_is_gone(cluster: Cluster) -> None:
+    """The store forgets everything in the middle: the client is told, and gets the new epoch alone."""
+
+    async def main() -> None:
+        async with cluster.nodes(1, **OPTIONS, outbox_messages=32) as (hub,):
+            streams(hub)
+            one, slow = await peer(), await peer()
+            await hub.resume(one.handle, ROOM)
+            for number in range(2 * RECENT):
+                await hub.send_to_room("a", number)
+            slow.server.stall_sends()
+            coming = asyncio.create_task(hub.resume(slow.handle, ROOM, told(one)[0]["position"]))
+            await asyncio.sleep(0.05)
+            cluster.clear()
+            slow.server.resume_sends()
+            assert (await coming).state == "gone"
+            await hub.send_to_room("a", -1)
+            await cluster.quiet()
+            await cluster.quiet()
+            assert kinds(slow)[0] == "resumed"
+            assert "gone" in kinds(slow)
+            old = [message for message in told(slow) if message.get("data") not in (None, -1)]
+            assert [message["data"] for message in old] == list(range(len(old)))
+            assert len({message["epoch"] for message in old}) == 1
+            assert data(slow)[-1] == data(one)[-1] == -1
+            assert data(slow).count(-1) == data(one).count(-1) == 1
 
     cluster.run(main)
 
