@@ -1,15 +1,14 @@
 """
-Streams at one node: appends, brings clients level, hears other nodes, and sends again what nobody acknowledged.
+All streams at one node: which there are, appending to them, and bringing clients level.
 
-The store says what is in a stream; what other nodes publish is only the quickest way to hear of it. A connection
-becomes a member in the same turn of the loop in which it is level, so that nothing is missed or sent twice.
+A connection becomes a member in the same turn of the loop in which it is level, so that nothing is missed or sent
+twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,17 +17,17 @@ from ._backend import Backend, BackendUnavailable
 from ._delivery import Channel
 from ._encoding import Encoded
 from ._fan import Fan, Fans
+from ._live import CHUNK, Around, LiveStream
 from ._positions import Positions
-from ._protocol import envelope, notice
+from ._protocol import notice
 from ._publication import Publication, StreamId
 from ._report import DeliveryReport, Remote, Tally
 from ._store import NOTHING, Store
-from ._streams import Entry, Feed, History, StreamOptions, begin_at
+from ._streams import StreamOptions, begin_at
 from ._target import Target
 
-CHUNK = 32
-"""Messages of a history between two looks at the outbox."""
-
+Enter = Callable[[], object]
+"""Makes a connection a member, without waiting."""
 ResumeState = Literal["started", "resumed", "gone", "unavailable", "ended"]
 
 
@@ -46,27 +45,6 @@ class Resumed:
 
     state: ResumeState
     missed: int = 0
-
-
-class LiveFeed:
-    """
-    A stream while somebody here is in it, or comes into it.
-
-    Attributes:
-        feed: How far this node is.
-        comers: Ids of the connections that are being brought level.
-        lock: Is held while the store is asked how it goes on.
-        tallies: dict: place -> what became of one of the last messages here.
-        redelivery: Sends again what nobody acknowledged.
-    """
-
-    def __init__(self, target: Target, options: StreamOptions, signer: Any) -> None:
-        self.target, self.options, self.signer = target, options, signer
-        self.feed = Feed()
-        self.comers: set[str] = set()
-        self.lock = asyncio.Lock()
-        self.tallies: dict[StreamId, Tally] = {}
-        self.redelivery: asyncio.Task[None] | None = None
 
 
 class Streaming:
@@ -95,7 +73,7 @@ class Streaming:
         self._kept: Store | None = None
         self._fans, self._receivers, self._keep = fans, receivers, keep
         self._declared: dict[Target, StreamOptions] = {}
-        self._live: dict[Target, LiveFeed] = {}
+        self._live: dict[Target, LiveStream] = {}
 
     @property
     def _signing(self) -> Positions:
@@ -108,6 +86,9 @@ class Streaming:
         if self._kept is None:
             self._kept = self._backend.stream_store()
         return self._kept
+
+    def _around(self) -> Around:
+        return Around(self._backend, self._store, self._signing, self._fans, self._receivers)
 
     def declare(self, kind: Literal["room", "user"], name: str | None, options: StreamOptions) -> None:
         """Let a room or a user have a stream; None: each of the kind that is not named itself."""
@@ -155,18 +136,18 @@ class Streaming:
         live, place = self._live.get(publication.target), publication.stream
         if live is None or place is None:
             return
-        await self._give(live, live.feed.take(place, publication.message))
+        await live.give(live.feed.take(place, publication.message))
         if live.feed.lacks and not live.lock.locked():
-            self._keep(self._level_later(live))
+            self._keep(live.level_later())
 
     def returned(self) -> None:
         """Look for what was missed while the backend was away."""
         for live in self._live.values():
             if live.feed.cursor is not None:
-                self._keep(self._level_later(live))
+                self._keep(live.level_later())
 
     async def resume(
-        self, channel: Channel, target: Target, options: StreamOptions, position: object, enter: Callable[[], object]
+        self, channel: Channel, target: Target, options: StreamOptions, position: object, enter: Enter
     ) -> Resumed:
         """
         Bring a connection level, and make it a member.
@@ -242,18 +223,18 @@ class Streaming:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _open(self, target: Target, options: StreamOptions) -> LiveFeed:
+    def _open(self, target: Target, options: StreamOptions) -> LiveStream:
         live = self._live.get(target)
         if live is None:
-            live = self._live[target] = LiveFeed(target, options, self._signing.signer(target))
+            live = self._live[target] = LiveStream(target, options, self._around())
             self._backend.subscribe(target)
             if options.redeliver_s is not None:
-                live.redelivery = self._keep(self._redeliver(live, options.redeliver_s))
+                live.redelivery = self._keep(live.redeliver(options.redeliver_s))
         return live
 
-    async def _resume(self, channel: Channel, live: LiveFeed, position: object, enter: Callable[[], object]) -> Resumed:
+    async def _resume(self, channel: Channel, live: LiveStream, position: object, enter: Enter) -> Resumed:
         if live.feed.cursor is None:
-            await self._begin(live)
+            await live.begin()
         place = None if position is None else self._signing.read(live.signer, position)
         is_user = live.target.kind == "user"
         history = await self._store.read(live.target, NOTHING, live.options)
@@ -264,145 +245,32 @@ class Streaming:
                 state = "gone"
                 after = history.entries[0].offset - 1 if is_user and history.entries else history.last
         epoch = history.epoch
-        if after > self._cursor(live).offset or self._cursor(live).epoch != epoch:
-            await self._level(live)  # the client, or the store, is ahead of what this node has heard
-        await self.tell(channel, notice(state, live.target, self._sign(live, StreamId(epoch, after))))
+        if after > live.cursor.offset or live.cursor.epoch != epoch:
+            await live.level()  # the client, or the store, is ahead of what this node has heard
+        await self.tell(channel, notice(state, live.target, live.sign(StreamId(epoch, after))))
         missed = 0
         while not channel.is_over:
-            cursor = self._cursor(live)
+            cursor = live.cursor
             if cursor.epoch != epoch:  # the store was emptied meanwhile
                 return await self._resume(channel, live, "gone", enter)
             if after >= cursor.offset:
                 enter()
                 return Resumed(state, missed)
-            entries = await self._missed(live, StreamId(epoch, after))
+            entries = await live.missed(StreamId(epoch, after))
             if entries is None:  # it went while it was being sent
                 return await self._resume(channel, live, "gone", enter)
             for entry in entries[:CHUNK]:
                 if entry.offset <= cursor.offset:
-                    await self.tell(channel, self._envelope(live, epoch, entry))
+                    await self.tell(channel, live.envelope(epoch, entry))
                     after, missed = entry.offset, missed + 1
             await channel.drained()
         return Resumed("ended", missed)
-
-    async def _missed(self, live: LiveFeed, place: StreamId) -> Sequence[Entry] | None:
-        """List what comes after a place: what the node remembers, else what the store has; None: it is gone."""
-        entries = live.feed.after(place.offset)
-        if entries is not None:
-            return entries
-        history = await self._store.read(live.target, place.offset, live.options)
-        is_there = history.epoch == place.epoch and history.follows(place.offset)
-        return history.entries if is_there else None
-
-    async def _begin(self, live: LiveFeed) -> None:
-        """Learn where the stream is, after the other nodes are heard."""
-        async with live.lock:
-            if live.feed.cursor is None:
-                if not await self._backend.ready():
-                    raise BackendUnavailable("the backend is away")
-                history = await self._store.read(live.target, NOTHING, live.options)
-                live.feed.begin(StreamId(history.epoch, history.last))
-
-    async def _level(self, live: LiveFeed) -> None:
-        """Give the members what the store has after the last message that they were given."""
-        async with live.lock:
-            while await self._absorb(live):
-                pass
-
-    async def _level_later(self, live: LiveFeed) -> None:
-        """Do it in a task; while the store is away `returned` comes here again."""
-        with contextlib.suppress(BackendUnavailable):
-            await self._level(live)
-
-    async def _absorb(self, live: LiveFeed) -> bool:
-        """Take one page of the store; tell whether there is more."""
-        cursor = live.feed.cursor
-        if cursor is None:
-            return False
-        history = await self._store.read(live.target, cursor.offset, live.options)
-        if live.feed.cursor != cursor:
-            return True  # something came meanwhile
-        if history.epoch != cursor.epoch:
-            history = await self._store.read(live.target, 0, live.options)
-            return await self._restart(live, history, 0)
-        if not history.follows(cursor.offset):
-            return await self._restart(live, history, cursor.offset)
-        await self._give(live, live.feed.absorb(history))
-        return live.feed.lacks
-
-    async def _restart(self, live: LiveFeed, history: History, offset: int) -> bool:
-        """Tell the members that something is gone, and go on with what is there."""
-        first = history.entries[0].offset - 1 if history.entries else max(history.last, offset)
-        early = live.feed.begin(StreamId(history.epoch, first))
-        gone = notice("gone", live.target, self._sign(live, StreamId(history.epoch, first)))
-        fan = Fan(gone, self._receivers(live.target), live.target.name if live.target.kind == "room" else None)
-        self._fans.add(fan)
-        await self._run(live, [fan], self._fan_of(live, early))
-        await self._give(live, live.feed.absorb(history))
-        return live.feed.lacks
-
-    async def _give(self, live: LiveFeed, entries: list[Entry]) -> None:
-        """Give messages to all members; their place in the order is taken at once."""
-        await self._run(live, [], self._fan_of(live, entries))
-
-    async def _run(self, live: LiveFeed, first: list[Fan], fans: list[Fan]) -> None:
-        for fan in (*first, *fans):
-            await self._fans.run(fan)
-        while len(live.tallies) > CHUNK:
-            del live.tallies[next(iter(live.tallies))]
-
-    def _fan_of(self, live: LiveFeed, entries: list[Entry]) -> list[Fan]:
-        fans = []
-        room = live.target.name if live.target.kind == "room" else None
-        for entry in entries:
-            epoch = self._cursor(live).epoch
-            fan = Fan(self._envelope(live, epoch, entry), self._receivers(live.target), room)
-            self._fans.add(fan)
-            live.tallies[StreamId(epoch, entry.offset)] = fan.tally
-            fans.append(fan)
-        return fans
 
     async def tell(self, channel: Channel, message: Encoded) -> None:
         """Send something to one connection, a member or not."""
         fan = Fan(message, {channel.connection_id: channel}, None)
         self._fans.add(fan)
         await self._fans.run(fan)
-
-    async def _redeliver(self, live: LiveFeed, every_s: float) -> None:
-        """Send again what was given out one round ago and nobody has acknowledged."""
-        before: StreamId | None = None
-        while True:
-            await asyncio.sleep(every_s)
-            cursor = live.feed.cursor
-            if before is not None and cursor is not None and before.epoch == cursor.epoch:
-                try:
-                    history = await self._store.read(live.target, None, live.options)
-                except BackendUnavailable:
-                    continue
-                entries = [one for one in history.entries if one.offset <= before.offset]
-                if history.epoch == before.epoch:
-                    await self._again(live, history.epoch, entries)
-            before = cursor
-
-    async def _again(self, live: LiveFeed, epoch: str, entries: list[Entry]) -> None:
-        for entry in entries:
-            idle = {name: one for name, one in self._receivers(live.target).items() if one.is_idle}
-            fan = Fan(self._envelope(live, epoch, entry), idle, None)
-            self._fans.add(fan)
-            await self._fans.run(fan)
-
-    def _cursor(self, live: LiveFeed) -> StreamId:
-        if live.feed.cursor is None:
-            raise BackendUnavailable("the stream has not begun")
-        return live.feed.cursor
-
-    def _sign(self, live: LiveFeed, place: StreamId) -> str:
-        return self._signing.sign(live.signer, place)
-
-    def _envelope(self, live: LiveFeed, epoch: str, entry: Entry) -> Encoded:
-        place = StreamId(epoch, entry.offset)
-        acks = live.options.redeliver_s is not None
-        return envelope(live.target, place, self._sign(live, place), entry.message, acks=acks)
 
 
 def check_plain(exclude: object, key: object) -> None:

@@ -88,6 +88,7 @@ TABLE = {
     "hub._fan": "rest",
     "hub._hub": "rest",
     "hub._limits": "rest",
+    "hub._live": "rest",
     "hub._members": "rest",
     "hub._membership": "rest",
     "hub._metrics": "rest",
