@@ -267,10 +267,13 @@ class Hub:
             raise ConfigurationError("target", target.kind, "a room or a user with a stream: see stream_rooms")
         name = check_name(target.kind, target.name)
         channel = self._members.register(connection)
-        if channel is None:
-            return Resumed("ended")
         enter = self._members.join if target.kind == "room" else self._members.bind
-        return await self._streaming.resume(channel, target, options, position, lambda: enter(channel.handle, name))
+        resumed = Resumed("ended")
+        if channel is not None:
+            handle = channel.handle
+            resumed = await self._streaming.resume(channel, target, options, position, lambda: enter(handle, name))
+        self.sums.resume(resumed.state)
+        return resumed
 
     async def handle(self, connection: object, text: object, *, allow: Callable[[Target], bool] | None = None) -> bool:
         """

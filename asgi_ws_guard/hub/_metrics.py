@@ -8,7 +8,7 @@ held weakly, and is out of the sums when it is gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, get_args
 from weakref import WeakSet, finalize
 
 from opentelemetry import metrics
@@ -16,6 +16,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from .._events import DropReason
 from ._backend import BackendHealth
+from ._streaming import ResumeState
 from ._sums import Sums
 
 BROADCAST_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
@@ -87,6 +88,7 @@ class Instruments:
             (gauge, "members.dead", "{connection}", "Ended connections that a manager still holds.", self._dead),
             (counter, "messages", "{message}", "Messages that a server took.", self._sent),
             (counter, "drops", "{message}", "Messages that were dropped, by reason.", self._drops),
+            (counter, "resumes", "{connection}", "Connections that asked for a stream, by result.", self._resumes),
             (counter, "evictions", "{connection}", "Slow connections that a hub ended, by cause.", self._evictions),
         ):
             create(f"asgi_ws_guard.hub.{name}", callbacks=[_callback(read)], unit=unit, description=description)
@@ -140,6 +142,11 @@ class Instruments:
         total = self._total()
         yield total.closed, {"reason": "outbox_full"}
         yield total.timed_out, {"reason": "send_timeout"}
+
+    def _resumes(self) -> _Values:
+        resumes = self._total().resumes
+        for state in get_args(ResumeState):
+            yield resumes.get(state, 0), {"result": state}
 
     def _dead(self) -> _Values:
         sums: dict[str, int] = {}

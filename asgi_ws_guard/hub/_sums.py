@@ -19,6 +19,7 @@ class Sums:
         closed: Connections that were closed because their outbox was full.
         timed_out: Connections that were ended because a send took too long.
         leave_failures: Calls of ``on_leave`` that raised.
+        resumes: dict: `ResumeState` value -> number of connections that asked to come into a stream.
     """
 
     sent: int = 0
@@ -29,10 +30,15 @@ class Sums:
     closed: int = 0
     timed_out: int = 0
     leave_failures: int = 0
+    resumes: dict[str, int] = field(default_factory=dict)
 
     def drop(self, reason: str) -> None:
         """Count a dropped message."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def resume(self, state: str) -> None:
+        """Count an answer to a connection that asked to come into a stream."""
+        self.resumes[state] = self.resumes.get(state, 0) + 1
 
     def add(self, other: Sums) -> None:
         """Add what another hub has counted."""
@@ -45,3 +51,5 @@ class Sums:
         self.leave_failures += other.leave_failures
         for reason, number in other.dropped.copy().items():
             self.dropped[reason] = self.dropped.get(reason, 0) + number
+        for state, number in other.resumes.copy().items():
+            self.resumes[state] = self.resumes.get(state, 0) + number

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from asgi_ws_guard import DropReason
-from asgi_ws_guard.hub import Hub, attach
+from asgi_ws_guard.hub import Hub, Target, attach
 from asgi_ws_guard.testing import run
 
 PREFIX = "asgi_ws_guard.hub."
@@ -68,6 +68,25 @@ def test_a_hub_is_measured() -> None:
         assert "secret" not in repr(points)
         one.server.resume_sends()
         await two.leave()
+
+    run(main)
+
+
+def test_what_became_of_a_resumption_is_counted() -> None:
+    """By its result, all of them from the beginning."""
+
+    async def main() -> None:
+        meter = Meter()
+        hub = Hub(meter_provider=meter.provider, position_secret="of sixteen bytes or more")
+        hub.stream_rooms()
+        room = Target("room", "a")
+        one, two, three = await peer(), await peer(), await peer()
+        for each, place in ((one, None), (two, "forged"), (three, None)):
+            await hub.resume(each.handle, room, place)
+        await three.leave()
+        await hub.resume(three.handle, room)
+        results = {labels[0][1]: point.value for labels, point in meter.points()["resumes"].items()}
+        assert results == {"started": 2, "resumed": 0, "gone": 1, "unavailable": 0, "ended": 1}
 
     run(main)
 
