@@ -336,7 +336,10 @@ def test_processes_share_a_rate(storage: Callable[[], MemoryStorage]) -> None:
         gates = [join(policy, "a") for policy in policies]
         await asyncio.sleep(0.1)
         assert [type(gate(1)) for gate in gates] == [Allow, Allow]  # reserved ahead: no wait
-        counts = [sum([await sent(gate) for _ in range(40)]) for gate in gates]
+        counts = [0] * len(gates)
+        for place, gate in enumerate(gates):
+            for _ in range(40):
+                counts[place] += await sent(gate)
         assert sum(counts) == 18
         for policy in policies:
             await policy.aclose()
