@@ -142,7 +142,10 @@ class WebSocketGuardMiddleware:
         finally:
             session.finish(raised)
         if raised is not None:
-            raise raised
+            try:
+                raise raised
+            finally:
+                del raised  # its traceback leads here, and to the server's own: granian ends who nothing leads to
 
     @property
     def connections(self) -> int:

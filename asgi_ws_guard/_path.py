@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from operator import length_hint
 from types import CellType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from ._credit import Credit
 from ._events import Books
@@ -38,7 +38,7 @@ from ._types import Message, Receive, Send
 GRANT = 1024
 """Forwarded messages between two looks at whether the event loop got a turn. Rarely enough to cost nothing."""
 _UNSEEN = GRANT - 1
-_OF_RECEIVE = ("reading", "receivable", "received")
+_OF_RECEIVE = ("reading", "receivable", "received", "server_receive")
 
 
 class Counts(NamedTuple):
@@ -265,6 +265,11 @@ class Path:
         if isinstance(reading.cell_contents, Blocked):
             reading.cell_contents = PUMPED if is_pumped else BLOCKED
 
+    def let_go(self) -> None:
+        """Call the server no more, and hold nothing of it; of a connection that has ended nobody asks for that."""
+        self._cell("server_receive").cell_contents = gone
+        self._cell("server_send").cell_contents = gone
+
     def settle(self) -> None:
         """Tell the gate what passed on credit, before it is asked beside this path."""
         if self._credit is not None:
@@ -284,6 +289,16 @@ class Path:
         function: Any = self.receive if name in _OF_RECEIVE else self.send
         cell: CellType = function.__closure__[_INDEXES[id(function.__code__)][name]]
         return cell
+
+
+async def gone(message: Message | None = None) -> NoReturn:
+    """
+    Stand in for the server's `receive` and `send` once it was let go of.
+
+    Raises:
+        ConnectionResetError: Always, as a server does whose peer is gone.
+    """
+    raise ConnectionResetError("the handler is done, and the server was let go of")
 
 
 def read(lane: Any) -> tuple[int, int, int, int]:

@@ -54,9 +54,14 @@ class Owner(Protocol):
 
 
 class Reader:
-    """The read side of one connection, beside the direct path."""
+    """
+    The read side of one connection, beside the direct path.
 
-    __slots__ = ("_buffer", "_loop", "_never_direct", "_owner", "_receive", "_size", "_task", "_told_full", "_waiting")
+    Attributes:
+        receive: The server's `receive`.
+    """
+
+    __slots__ = ("_buffer", "_loop", "_never_direct", "_owner", "_size", "_task", "_told_full", "_waiting", "receive")
 
     def __init__(self, owner: Owner, loop: AsyncioLoop | TrioLoop, receive: Receive, *, never_direct: bool) -> None:
         """
@@ -70,7 +75,7 @@ class Reader:
         """
         self._owner = owner
         self._loop = loop
-        self._receive = receive
+        self.receive = receive
         self._never_direct = never_direct
         self._buffer: deque[Message | Exception] | None = None
         self._size = 0
@@ -196,7 +201,7 @@ class Reader:
     async def _pump(self) -> None:
         try:
             while self._has_room() and not self._owner.is_over and not self._owner.is_held:
-                message = await self._owner.pumped(await self._receive())
+                message = await self._owner.pumped(await self.receive())
                 if message is None:
                     continue
                 was_wanted = bool(self._waiting)

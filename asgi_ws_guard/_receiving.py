@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ._close import CloseCode, Initiator
 from ._handle import _current
 from ._loops import AsyncioLoop, Flag, Timer, Waker, step
+from ._path import gone
 from ._plugin import ALLOW, Allow, Close, Delay, Drop
 from ._policing import close_for, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
@@ -363,8 +364,10 @@ class Receiving:
 
         Another task's `receive`, or the watch, may have started the pump again while `stop` waited for it.
         """
+        self.read = gone
         if self._reader is not None:
             self._reader.cancel()
+            self._reader.receive = gone
         self._context = None
         if self._held is not None:
             self._held[1].cancel()
@@ -377,7 +380,7 @@ class Receiving:
         with contextlib.suppress(RuntimeError):  # the handler is thrown away, and its loop is gone
             hypercorn = hypercorn_of(loop.current_task())
             if hypercorn is not None:
-                loop.start(self._read_the_rest(hypercorn), self.context)
+                loop.start(self._read_the_rest(hypercorn, self.read), self.context)
 
     @property
     def stop_before_close(self) -> bool:
@@ -504,7 +507,7 @@ class Receiving:
         entrance = self._session.entrance
         return entrance is not None and entrance.take(message)
 
-    async def _read_the_rest(self, hypercorn: Hypercorn) -> None:
+    async def _read_the_rest(self, hypercorn: Hypercorn, read: Receive) -> None:
         """
         Read until nothing has come for a while, and nothing can; only the books hear of it.
 
@@ -519,7 +522,7 @@ class Receiving:
                 is_served = hypercorn.is_served
                 with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                     while disconnects < 2:
-                        message = await asyncio.wait_for(self.read(), DRAIN_S)
+                        message = await asyncio.wait_for(read(), DRAIN_S)
                         disconnects += message.get("type") == "websocket.disconnect"
                         self._session.take_in(message)
 

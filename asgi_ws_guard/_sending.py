@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._callsite import call_site
 from ._connection import Verdict
@@ -20,6 +20,7 @@ from ._handle import _current
 from ._lanes import tracked
 from ._linger import Linger
 from ._loops import Flag, Waker
+from ._path import gone
 from ._policing import passes
 from ._servers import hypercorn_of, peer_lost, private_code, refuses_code
 from ._types import Message, Send
@@ -190,9 +191,9 @@ class Sending:
         if not self._is_busy:
             await session.loop.turn()
 
-    async def close(self, code: int, reason: str, *, keep_errors: bool, translate: bool = True) -> None:
+    def close(self, code: int, reason: str, *, keep_errors: bool, translate: bool = True) -> Coroutine[Any, Any, None]:
         """
-        Send a close of the guard's own, after the connection's end was committed.
+        Make a close of the guard's own, after the connection's end was committed.
 
         Args:
             code: Close code that may be sent.
@@ -201,17 +202,16 @@ class Sending:
             translate: False when an exception goes on to the server: daphne then closes with 1011 by itself, which it
                 would not send for us.
 
-        Raises:
-            Exception: What the server raised, unless it says that the peer is gone.
+        Returns:
+            What sends it, to be awaited, also when the handler is done meanwhile. It raises what the server raised,
+            unless that says that the peer is gone.
         """
-        try:
-            await self._write_close({"type": "websocket.close", "code": code, "reason": reason}, translate=translate)
-        except asyncio.CancelledError as error:
-            if self._waker is None or not self._waker.woke(error):
-                raise
-        except Exception as error:
-            if keep_errors and not peer_lost(error):
-                raise
+        message: Message = {"type": "websocket.close", "code": code, "reason": reason}
+        return self._close(self.write, message, keep_errors=keep_errors, translate=translate)
+
+    def finish(self) -> None:
+        """Let go of the server: nothing is sent any more but a close that is on its way."""
+        self.write = gone
 
     @property
     def is_closing(self) -> bool:
@@ -268,7 +268,7 @@ class Sending:
         is_end = session.connection.ended is not None
         started_s = session.loop.time()
         try:
-            await (self._write_close(message, translate=True) if is_end else self.write(message))
+            await (self._write_close(self.write, message, translate=True) if is_end else self.write(message))
         except BaseException as error:  # noqa: BLE001 - it is raised again, or known to say "gone"
             try:
                 self.send_failed(message, error, started_s)
@@ -291,7 +291,17 @@ class Sending:
             self._closing.set()
             self._session.has_ended()
 
-    async def _write_close(self, message: Message, *, translate: bool) -> None:
+    async def _close(self, write: Send, message: Message, *, keep_errors: bool, translate: bool) -> None:
+        try:
+            await self._write_close(write, message, translate=translate)
+        except asyncio.CancelledError as error:
+            if self._waker is None or not self._waker.woke(error):
+                raise
+        except Exception as error:
+            if keep_errors and not peer_lost(error):
+                raise
+
+    async def _write_close(self, write: Send, message: Message, *, translate: bool) -> None:
         """Send the last message, with no read pending where that deadlocks; nobody is woken before it is out."""
         session = self._session
         self._closing = session.loop.flag()
@@ -300,23 +310,23 @@ class Sending:
             if session.receiving.stop_before_close:
                 await session.receiving.stop()
             try:
-                await self.write(message)
+                await write(message)
             except Exception as error:
                 if not (translate and refuses_code(error)):
                     raise
-                await self._write_private_close(message)
+                await self._write_private_close(write, message)
         finally:
             closing, self._closing = self._closing, None
             closing.set()
             session.has_ended()
 
-    async def _write_private_close(self, message: Message) -> None:
+    async def _write_private_close(self, write: Send, message: Message) -> None:
         session = self._session
         asked = int(message["code"])
         code = private_code(asked)
         adjusted = CloseAdjusted(session.connection_id, session.loop.time(), asked, code, reason_cut=False)
         session.tell((adjusted,))
-        await self.write({**message, "code": code})
+        await write({**message, "code": code})
 
     async def _late(self, message_type: str) -> None:
         session = self._session

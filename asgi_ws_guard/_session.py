@@ -264,6 +264,8 @@ class Session:
             self._timing.stop()
         self.receiving.leave()
         self.receiving.finish()
+        self.sending.finish()
+        self.path.let_go()
         if self.telling is not None:
             self.telling.handled()
         self.tell(self._close_books(error))

@@ -26,7 +26,7 @@ from .plans import plans
 PACKAGE = __name__.rpartition(".")[0]
 IMPORT_ROOT = Path(__file__).resolve().parents[PACKAGE.count(".") + 1]
 WARM_UP_FROM = 10**9  # numbers that no client of a run has
-QUIET_S = 90.0  # uvicorn waits 20 s for the answer to a close, and a close that is stuck is given up after 60 s
+QUIET_S = 90.0  # uvicorn waits 20 s for the answer to a close, and Twisted 60 s for more of an HTTP request
 POLL_S = 0.1
 ANSWER_S = 30.0
 ARGUMENTS = {"daphne": ("--application-close-timeout", "120")}

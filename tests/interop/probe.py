@@ -371,6 +371,16 @@ async def raises(peer: Peer) -> None:
     raise HandlerFailure("on purpose")
 
 
+async def cancelled(peer: Peer) -> None:
+    """Be cancelled from outside while a receive is pending."""
+    await peer.accept()
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_later(0.05, task.cancel)
+    while True:
+        await peer.raw_receive()
+
+
 async def return_before_accept(peer: Peer) -> None:
     """Return without an accept."""
     await peer.connect()
@@ -561,6 +571,7 @@ SCENARIOS: dict[str, Callable[[Peer], Awaitable[None]]] = {
         close_code,
         returns,
         raises,
+        cancelled,
         return_before_accept,
         raise_before_accept,
         close_before_accept,

@@ -404,6 +404,13 @@ def test_handler_returns(bare: Site) -> None:
         assert visit.seen(0.4 if bare.name == "daphne" else 5.0) == expected[bare.name]
 
 
+def test_handler_is_cancelled_while_it_receives(bare: Site) -> None:
+    """A handler that somebody cancels: no close frame, 1011 or 1005; on daphne nothing, the connection stays open."""
+    expected = per_server(Seen("eof"), Seen("close", 1011), Seen("close", 1005), Seen("open"))
+    with bare.visit("cancelled") as visit:
+        assert visit.seen(0.5 if bare.name == "daphne" else 5.0) == expected[bare.name]
+
+
 def test_handler_raises(bare: Site) -> None:
     """A handler that raises: no close frame, 1011 or 1005."""
     expected = per_server(Seen("eof"), Seen("close", 1011), Seen("close", 1005), Seen("close", 1011))

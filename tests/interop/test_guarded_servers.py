@@ -294,6 +294,17 @@ def test_handler_raises(guarded: Site) -> None:
         time.sleep(0.01)
 
 
+def test_handler_is_cancelled_while_it_receives(guarded: Site) -> None:
+    """
+    A cancellation from outside goes on to the server, which ends the connection as without the guard.
+
+    granian 2.8 does so only when nothing leads to its own object any more: neither the guard nor a traceback.
+    """
+    ends = {"hypercorn": Seen("close", 1011), "granian": Seen("close", 1005), "daphne": Seen("open")}
+    with guarded.visit("cancelled") as visit:
+        assert visit.seen(0.5 if guarded.name == "daphne" else 5.0) == ends.get(guarded.name, Seen("eof"))
+
+
 @pytest.mark.parametrize(
     ("scenario", "granian", "others"),
     [

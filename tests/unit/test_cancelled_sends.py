@@ -13,8 +13,9 @@ import pytest
 
 from asgi_ws_guard import WebSocketGuardMiddleware
 from asgi_ws_guard._outlet import Unfinished
+from asgi_ws_guard._path import gone
 from asgi_ws_guard._types import Message, Receive, Scope, Send
-from asgi_ws_guard.testing import ScriptedServer, run
+from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
 TEXT: Message = {"type": "websocket.send", "text": "x"}
 
@@ -104,5 +105,64 @@ def test_the_exception_of_a_cancelled_rest_leads_to_nothing_that_was_awaited() -
                 await task
             assert kept.value.__traceback__ is not None
             assert ref() is None
+
+    run(main)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+@pytest.mark.parametrize("ending", ["returns", "raises", "cancelled"])
+def test_a_connection_that_is_over_leads_to_nothing_of_the_server(ending: str, measured: bool) -> None:
+    """Though the application keeps its handle, receive and send: granian ends a connection that nothing leads to."""
+    kept: list[object] = []
+
+    async def main() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            kept.extend((scope["asgi_ws_guard.connection"], receive, send))
+            await receive()
+            await send({"type": "websocket.accept"})
+            if ending == "raises":
+                raise ValueError(ending)
+            if ending == "cancelled":
+                task = asyncio.current_task()
+                assert task is not None
+                asyncio.get_running_loop().call_later(0.6, task.cancel)  # the guard reads ahead by then
+                del task  # the task leads to what it was cancelled by, and that to this frame
+                await asyncio.Event().wait()
+
+        class Server:
+            def __init__(self) -> None:
+                self.scripted = ScriptedServer()
+                self.scripted.connect()
+
+            async def receive(self) -> Message:
+                return await self.scripted.receive()
+
+            async def send(self, message: Message) -> None:
+                await self.scripted.send(message)
+
+        recorder = Recorder()
+        setattr(recorder, "wants_sizes", measured)  # noqa: B010 - an observer may have the attribute
+        guard = WebSocketGuardMiddleware(app, observers=(recorder,), send_timeout_s=30.0)
+        server = Server()
+        ref = weakref.ref(server)
+        with _no_collection():
+            serving = asyncio.create_task(guard(server.scripted.scope, server.receive, server.send))
+            await asyncio.wait({serving})
+            assert (serving.cancelled() or serving.exception() is not None) == (ending != "returns")
+            del serving, server
+            await asyncio.sleep(0)
+            assert ref() is None
+        assert kept
+
+    run(main)
+
+
+def test_who_calls_the_server_after_all_is_told_that_the_peer_is_gone() -> None:
+    """The stand-in for the server's own raises what ends a connection, and never hangs."""
+
+    async def main() -> None:
+        for call in (gone(), gone({"type": "websocket.send", "text": "x"})):
+            with pytest.raises(ConnectionResetError):
+                await call
 
     run(main)
