@@ -152,6 +152,8 @@ TABLE = {
     "plugins.otel.linking": "rest",
     "plugins.otel.logs": "rest",
     "plugins.otel.metrics": "rest",
+    "plugins.otel.readings": "rest",
+    "plugins.otel.steps": "rest",
     "plugins.otel.telemetry": "rest",
     "plugins.otel.tracing": "rest",
     "plugins.timeouts": "rest",

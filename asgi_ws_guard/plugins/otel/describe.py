@@ -1,46 +1,32 @@
 """
-What spans and log records say of an event: names and attributes, without query strings, cookies and credentials.
+What telemetry says of a connection and of a message: attributes, without query strings, cookies and credentials.
 
-Pure: events in, attributes out. It knows neither spans nor log records; `tracing.py` and `logs.py` do.
+Pure: events in, attributes out. It knows neither spans, instruments nor log records; the steps in between are named in
+`steps.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..._close import CloseStatus, Initiator
 from ..._events import (
     Abandoned,
-    Accepted,
     Books,
-    CloseAdjusted,
     Closed,
-    Draining,
     Ended,
-    Event,
     HandlerOutlived,
-    HandlerStopped,
     Handshake,
     Identified,
-    LateSend,
-    Leaked,
     MessageHandled,
     MessageLost,
     MessageSent,
-    ObserverFailed,
-    PolicyApplied,
-    ReadAheadFull,
     Rejected,
-    SendTimedOut,
     Terminal,
-    Violated,
 )
 from . import attributes as names
 
 Values = dict[str, Any]
-Described = tuple[str, Values]
-"""Name of an event and its attributes."""
 
 
 def request(connection_id: str, handshake: Handshake) -> Values:
@@ -182,20 +168,6 @@ def message(event: MessageSent | MessageLost | MessageHandled) -> Values:
     return values
 
 
-def step(event: Event) -> Described | None:
-    """
-    Name and describe what happened between the accept and the terminal event.
-
-    Args:
-        event: Any event.
-
-    Returns:
-        Name and attributes; None for an event that is no such step.
-    """
-    describe = _STEPS.get(type(event))
-    return None if describe is None else describe(event)
-
-
 def _address(address: tuple[str, int | None] | None, name: str, port_name: str) -> Values:
     """Describe one side; servers give None for a port that there is not, as behind a unix socket."""
     if address is None or address[0] is None:
@@ -226,86 +198,3 @@ def _books(books: Books) -> Values:
     if books.received_bytes or books.sent_bytes:
         values |= {names.IO_RECEIVED: books.received_bytes, names.IO_SENT: books.sent_bytes}
     return values
-
-
-def _accepted(event: Accepted) -> Described:
-    return "websocket.accept", {}
-
-
-def _identified(event: Identified) -> Described:
-    return "asgi_ws_guard.identified", identity(event)
-
-
-def _ended(event: Ended) -> Described:
-    return "websocket.close", end(event)
-
-
-def _late_send(event: LateSend | Leaked) -> Described:
-    values: Values = {names.ASGI_TYPE: event.message_type, names.SEND_REASON: str(event.reason)}
-    if event.site is not None:
-        values |= {
-            names.CODE_FILE: event.site.file,
-            names.CODE_LINE: event.site.line,
-            names.CODE_FUNCTION: event.site.function,
-        }
-    return "asgi_ws_guard.late_send" if isinstance(event, LateSend) else "asgi_ws_guard.leak", values
-
-
-def _violated(event: Violated) -> Described:
-    values: Values = {names.STATE: event.state, names.PROBLEM: names.safe(event.problem)}
-    return "asgi_ws_guard.violation", values
-
-
-def _close_adjusted(event: CloseAdjusted) -> Described:
-    return "asgi_ws_guard.close_adjusted", {names.ASKED_CODE: event.asked_code, names.CLOSE_CODE: event.code}
-
-
-def _send_timed_out(event: SendTimedOut) -> Described:
-    return "asgi_ws_guard.send_timeout", {names.TIMEOUT: event.timeout_s}
-
-
-def _read_ahead_full(event: ReadAheadFull) -> Described:
-    return "asgi_ws_guard.read_ahead_full", {names.UNREAD_MESSAGES: event.messages, names.UNREAD_SIZE: event.size}
-
-
-def _draining(event: Draining) -> Described:
-    return "asgi_ws_guard.draining", {names.DRAIN_DEADLINE: event.deadline_s}
-
-
-def _handler_stopped(event: HandlerStopped) -> Described:
-    return "asgi_ws_guard.handler_stopped", {names.STOPPED_HOW: event.how}
-
-
-def _handler_outlived(event: HandlerOutlived) -> Described:
-    return "asgi_ws_guard.handler_outlived", {names.HANDLER_LINGERED: event.lingered_s}
-
-
-def _policy_applied(event: PolicyApplied) -> Described:
-    values: Values = {
-        names.POLICY: event.policy,
-        names.DECISION: event.decision,
-        names.DECISION_REASON: names.safe(event.reason),
-    }
-    return "asgi_ws_guard.policy_applied", values
-
-
-def _observer_failed(event: ObserverFailed) -> Described:
-    return "asgi_ws_guard.observer_failed", {names.OBSERVER: event.observer, names.ERROR_TYPE: event.error_type}
-
-
-_STEPS: Mapping[type[Event], Callable[[Any], Described]] = {
-    Accepted: _accepted,
-    CloseAdjusted: _close_adjusted,
-    Draining: _draining,
-    Ended: _ended,
-    HandlerOutlived: _handler_outlived,
-    HandlerStopped: _handler_stopped,
-    Identified: _identified,
-    LateSend: _late_send,
-    Leaked: _late_send,
-    ObserverFailed: _observer_failed,
-    PolicyApplied: _policy_applied,
-    ReadAheadFull: _read_ahead_full,
-    SendTimedOut: _send_timed_out,
-    Violated: _violated,
-}

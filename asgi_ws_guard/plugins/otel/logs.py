@@ -34,6 +34,7 @@ from ..._events import (
 from . import attributes as names
 from . import describe
 from .linking import current_link
+from .steps import Described, step
 
 _QUIET = (MessageHandled, MessageLost, MessageReceived, MessageSent)
 _ALONE = (Leaked, ObserverFailed, Opened)
@@ -112,7 +113,7 @@ class LogsObserver:
         return known
 
 
-def _described(event: Event) -> describe.Described:
+def _described(event: Event) -> Described:
     if isinstance(event, Opened):
         values = describe.request(event.connection_id, event.handshake)
         return "websocket.open", values
@@ -124,4 +125,4 @@ def _described(event: Event) -> describe.Described:
         if isinstance(event, Abandoned | Rejected):
             values |= describe.answer(event)
         return _TERMINAL[type(event)], values
-    return describe.step(event) or (f"asgi_ws_guard.{type(event).__name__.lower()}", {})
+    return step(event) or (f"asgi_ws_guard.{type(event).__name__.lower()}", {})

@@ -9,17 +9,18 @@ the SDK takes a name once and leaves out the callbacks of a second registration.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from ..._events import Abandoned, Accepted, Closed, DropReason, Event, HandlerOutlived, Rejected, Terminal
-from ..._plugin import OVERFLOW, Statistics, Tally
+from ..._events import Abandoned, Accepted, Closed, Event, HandlerOutlived, Rejected, Terminal
+from ..._plugin import Statistics, Tally
 from . import attributes as names
 from . import describe
+from .readings import Labels, Values, active, connections, decided, io, messages, sends, zombies
 
 CONNECTION_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 900, 3600, 14400, 86400)
 """From a page that was left at once to a connection that lives for a day."""
@@ -29,8 +30,6 @@ MAX_LABEL_SETS = 1000
 """Label sets of one histogram; clients choose close codes. What comes later is one set marked `names.OVERFLOW`."""
 STALE_S = 1.0
 """Seconds after which one pass over the ledger serves no further instrument."""
-
-Labels = dict[str, Any]
 
 
 class MetricsObserver:
@@ -168,12 +167,12 @@ class Instruments:
     def _observe_all(self, meter: metrics.Meter) -> None:
         counter, gauge = meter.create_observable_counter, meter.create_observable_up_down_counter
         for create, name, unit, description, read in (
-            (gauge, "websocket.server.connection.active", "{connection}", "Open WebSocket connections.", _active),
-            (counter, "websocket.server.connections", "{connection}", "Opening handshakes, by result.", _connections),
-            (counter, "websocket.server.messages", "{message}", "Messages received and sent.", _messages),
-            (counter, "websocket.server.io", "By", "Payload bytes received and sent.", _io),
-            (counter, "asgi_ws_guard.sends", "{message}", "Messages of the application, by outcome.", _sends),
-            (gauge, "asgi_ws_guard.zombies", "{handler}", "Handlers that outlived their connection.", _zombies),
+            (gauge, "websocket.server.connection.active", "{connection}", "Open WebSocket connections.", active),
+            (counter, "websocket.server.connections", "{connection}", "Opening handshakes, by result.", connections),
+            (counter, "websocket.server.messages", "{message}", "Messages received and sent.", messages),
+            (counter, "websocket.server.io", "By", "Payload bytes received and sent.", io),
+            (counter, "asgi_ws_guard.sends", "{message}", "Messages of the application, by outcome.", sends),
+            (gauge, "asgi_ws_guard.zombies", "{handler}", "Handlers that outlived their connection.", zombies),
         ):
             create(name, callbacks=[self._callback(read)], unit=unit, description=description)
         counter(
@@ -190,9 +189,9 @@ class Instruments:
         for source in sources:
             for kind, number in source.decisions().items():
                 sums[kind] = sums.get(kind, 0) + number
-        return [Observation(number, _decision(kind)) for kind, number in sums.items()]
+        return [Observation(number, decided(kind)) for kind, number in sums.items()]
 
-    def _callback(self, read: _Read) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _callback(self, read: Callable[[Tally], Values]) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(options: CallbackOptions) -> Iterable[Observation]:
             sums: dict[tuple[tuple[str, Any], ...], int] = {}
             for tally in self._pass(read):
@@ -213,65 +212,6 @@ class Instruments:
                 self._tallies = [tally for source in self._sources for tally in source.tallies()]
             self._served.add(reader)
             return self._tallies
-
-
-_Values = Iterable[tuple[int, Labels]]
-_Read = Callable[[Tally], _Values]
-
-
-def _route(tally: Tally) -> Labels:
-    return {names.OVERFLOW: True} if tally.route == OVERFLOW else describe.route(tally.route)
-
-
-def _decision(kind: tuple[str, str, str]) -> Labels:
-    policy, decision, reason = kind
-    labels: Labels = {names.DECISION: decision}
-    for name, word in ((names.POLICY, policy), (names.DECISION_REASON, reason)):
-        labels |= {names.OVERFLOW: True} if word == OVERFLOW else {name: names.safe(word)}
-    return labels
-
-
-def _active(tally: Tally) -> _Values:
-    yield tally.active, {**_route(tally), names.URL_SCHEME: tally.scheme}
-
-
-def _zombies(tally: Tally) -> _Values:
-    yield tally.zombies, _route(tally)
-
-
-def _connections(tally: Tally) -> _Values:
-    for result in (names.ACCEPTED, names.DENIED, names.ABORTED):
-        yield getattr(tally, result), {**_route(tally), names.CONNECTION_RESULT: result}
-
-
-def _messages(tally: Tally) -> _Values:
-    """Give messages by type; those of connections whose messages were not measured have none."""
-    books = tally.books
-    for direction, texts, binaries, untyped in (
-        (names.RECEIVE, books.received_texts, books.received_binaries, tally.received_untyped),
-        (names.TRANSMIT, books.sent_texts, books.sent_binaries, tally.sent_untyped),
-    ):
-        labels = {**_route(tally), names.IO_DIRECTION: direction}
-        yield texts, {**labels, names.MESSAGE_TYPE: "text"}
-        yield binaries, {**labels, names.MESSAGE_TYPE: "binary"}
-        if untyped:
-            yield untyped, labels
-
-
-def _io(tally: Tally) -> _Values:
-    yield tally.books.received_bytes, {**_route(tally), names.IO_DIRECTION: names.RECEIVE}
-    yield tally.books.sent_bytes, {**_route(tally), names.IO_DIRECTION: names.TRANSMIT}
-
-
-def _sends(tally: Tally) -> _Values:
-    """Give every outcome from the first connection on, also at 0: a rate misses the step to the first value."""
-    books = tally.books
-    counts: Mapping[str, int] = {"forwarded": books.forwarded, "failed": books.failed, "refused": books.refused}
-    for result, number in counts.items():
-        yield number, {**_route(tally), names.SEND_RESULT: result}
-    for reason in DropReason:
-        labels = {names.SEND_RESULT: "dropped", names.SEND_REASON: reason.value}
-        yield books.dropped.get(reason.value, 0), {**_route(tally), **labels}
 
 
 _OF_GLOBAL: list[Instruments] = []

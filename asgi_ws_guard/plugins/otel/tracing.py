@@ -40,6 +40,7 @@ from ..._exceptions import ConfigurationError
 from . import attributes as names
 from . import describe
 from .linking import HANDSHAKE_KEY, link_roots, root_context
+from .steps import step
 
 MessageSpans = Literal["off", "all"] | float
 HandlerSpans = Literal["children", "linked"]
@@ -93,7 +94,7 @@ class _Traced:
 
     def note(self, event: Event) -> None:
         """Keep an event for the connection's span, while there is room."""
-        described = describe.step(event)
+        described = step(event)
         if described is None:
             return
         if self.events is None:
