@@ -146,6 +146,7 @@ TABLE = {
     "plugins.otel._running": "rest",
     "plugins.otel._settings": "rest",
     "plugins.otel._sinks": "rest",
+    "plugins.otel._traced": "rest",
     "plugins.otel.attributes": "rest",
     "plugins.otel.describe": "rest",
     "plugins.otel.exporters": "rest",

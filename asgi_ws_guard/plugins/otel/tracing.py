@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from contextvars import Token
 from typing import Any, Literal
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanKind
 
 from ..._events import (
     Abandoned,
@@ -39,70 +38,19 @@ from ..._events import (
 from ..._exceptions import ConfigurationError
 from . import attributes as names
 from . import describe
+from ._traced import Traced
 from .linking import HANDSHAKE_KEY, link_roots, root_context
-from .steps import step
 
 MessageSpans = Literal["off", "all"] | float
 HandlerSpans = Literal["children", "linked"]
 
 _CONNECTION_KEY = "asgi_ws_guard.connection"
 """Where the connection's id stands in the OpenTelemetry context of its handler."""
-MAX_EVENTS = 32
-"""Span events of one connection; what finds no place is counted."""
-RESERVED = 2
-"""Of them for the accept and the close, which are not kept: the span's own times and attributes tell of them."""
 
 # Built once: ``isinstance(event, A | B)`` makes the union anew each time, which takes longer than the look.
 _MESSAGES = (MessageSent, MessageLost, MessageHandled)
 _NOT_NOTED = (Accepted, Identified, Leaked)
 _ANSWERS = (Abandoned, Rejected, HandlerOutlived)
-
-
-class _Traced:
-    """What is kept of one connection until its span is made."""
-
-    __slots__ = (
-        "accepted_s",
-        "context",
-        "events",
-        "identity",
-        "link",
-        "noted_before_close",
-        "offset_ns",
-        "omitted",
-        "route",
-        "span",
-        "token",
-    )
-
-    def __init__(self, span: Span, offset_ns: int) -> None:
-        self.span: Span | None = span
-        self.link: SpanContext = span.get_span_context()
-        self.offset_ns = offset_ns
-        self.context: Context | None = None
-        self.token: Token[Context] | None = None
-        self.accepted_s: float | None = None
-        self.route: str | None = None
-        self.identity: describe.Values = {}
-        self.events: list[tuple[str, describe.Values, float]] | None = None
-        self.noted_before_close = 0
-        self.omitted = 0
-
-    def at_ns(self, at_s: float) -> int:
-        """Give the time of day of a moment of the event loop's clock, in nanoseconds."""
-        return self.offset_ns + round(at_s * 1e9)
-
-    def note(self, event: Event) -> None:
-        """Keep an event for the connection's span, while there is room."""
-        described = step(event)
-        if described is None:
-            return
-        if self.events is None:
-            self.events = []
-        if len(self.events) < MAX_EVENTS - RESERVED:
-            self.events.append((*described, event.at_s))
-        else:
-            self.omitted += 1
 
 
 class TracingObserver:
@@ -134,7 +82,7 @@ class TracingObserver:
         self._linked = handler_spans == "linked"
         self._provider = tracer_provider
         self._tracer = trace.get_tracer(names.SCOPE, tracer_provider=tracer_provider, schema_url=names.SCHEMA_URL)
-        self._live: dict[str, _Traced] = {}
+        self._live: dict[str, Traced] = {}
 
     @property
     def wants_messages(self) -> bool:
@@ -156,7 +104,8 @@ class TracingObserver:
         if traced is None:
             return
         if isinstance(event, _MESSAGES):
-            self._message(event, traced)
+            if self._share >= 1 or random.random() < self._share:
+                traced.make_message_span(self._tracer, event)
             return
         if isinstance(event, Ended):
             traced.noted_before_close = len(traced.events or ())
@@ -192,7 +141,7 @@ class TracingObserver:
             attributes=describe.request(event.connection_id, event.handshake),
             start_time=at_ns,
         )
-        traced = self._live[event.connection_id] = _Traced(span, at_ns - round(event.at_s * 1e9))
+        traced = self._live[event.connection_id] = Traced(span, at_ns - round(event.at_s * 1e9))
         if self._linked:
             link_roots(self._provider or trace.get_tracer_provider())
             around = root_context(traced.link)
@@ -203,80 +152,21 @@ class TracingObserver:
         if otel_context.get_value(_CONNECTION_KEY, before) != event.connection_id:
             traced.token = token  # else another such observer gives back what was before both: it hears the end first
 
-    def _accepted(self, event: Accepted, traced: _Traced) -> None:
+    def _accepted(self, event: Accepted, traced: Traced) -> None:
         traced.accepted_s, traced.route = event.at_s, event.route
         values = {names.HTTP_STATUS: 101, names.CONNECTION_RESULT: names.ACCEPTED}
-        self._answered(traced, event.at_s, values, None)
+        traced.end_handshake(event.at_s, values, None)
         if not self._linked and otel_context.get_current() is traced.context:
             # The handler keeps the context for as long as it runs, and must not keep the span for as long.
             traced.context = trace.set_span_in_context(NonRecordingSpan(traced.link), traced.context)
             otel_context.attach(traced.context)
 
-    def _answered(self, traced: _Traced, at_s: float, values: describe.Values, error: str | None) -> None:
-        """End the handshake's span, unless it has ended."""
-        span, traced.span = traced.span, None
-        if span is None:
-            return
-        values |= {**describe.route(traced.route), **traced.identity}
-        if traced.route is not None:
-            span.update_name(f"GET {values[names.HTTP_ROUTE]}")
-        if error is not None:
-            values[names.ERROR_TYPE] = error
-            span.set_status(Status(StatusCode.ERROR))
-        span.set_attributes(values)
-        span.end(traced.at_ns(at_s))
-
-    def _over(self, event: HandlerOutlived | Terminal, traced: _Traced) -> None:
-        """Make the span of a connection that is over, once; or end that of a handshake without an accept."""
-        traced.route = event.route
-        ended_s, error = event.at_s - event.lingered_s, describe.error(event)
+    def _over(self, event: HandlerOutlived | Terminal, traced: Traced) -> None:
+        """Make the span of a connection that is over; or end that of a handshake without an accept."""
+        traced.route, error = event.route, describe.error(event)
         if isinstance(event, _ANSWERS):
-            self._answered(traced, ended_s, describe.answer(event), error)
-        if traced.accepted_s is None:
-            return
-        route = describe.route(event.route)
-        values = {names.CONNECTION_ID: event.connection_id, **route, **describe.end(event)}
-        values |= traced.identity
-        if traced.omitted:
-            values[names.EVENTS_OMITTED] = traced.omitted
-        if error is not None:
-            values[names.ERROR_TYPE] = error
-        accepted_ns, ended_ns = traced.at_ns(traced.accepted_s), traced.at_ns(ended_s)
-        span = self._tracer.start_span(
-            " ".join(("websocket", *route.values())),
-            context=trace.set_span_in_context(NonRecordingSpan(traced.link), Context()),
-            kind=SpanKind.INTERNAL,
-            attributes=values,  # not set later: whatever is known at the start is validated once, and a sampler sees it
-            links=[trace.Link(traced.link)],
-            start_time=accepted_ns,
-        )
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR))
-        noted, split = traced.events or (), traced.noted_before_close
-        span.add_event("websocket.accept", None, accepted_ns)
-        for name, described, at_s in noted[:split]:
-            span.add_event(name, described, traced.at_ns(at_s))
-        span.add_event("websocket.close", None, ended_ns)
-        for name, described, at_s in noted[split:]:
-            span.add_event(name, described, traced.at_ns(at_s))
-        span.end(ended_ns)
-        traced.accepted_s = traced.events = None
-
-    def _message(self, event: MessageSent | MessageLost | MessageHandled, traced: _Traced) -> None:
-        if self._share < 1 and random.random() >= self._share:
-            return
-        values = {**describe.message(event), **describe.route(traced.route)}
-        span = self._tracer.start_span(
-            " ".join(("websocket", values[names.IO_DIRECTION], *describe.route(traced.route).values())),
-            context=_around(event, traced),
-            kind=SpanKind.INTERNAL,
-            attributes=values,
-            links=[trace.Link(traced.link)],
-            start_time=traced.at_ns(event.at_s - event.took_s),
-        )
-        if isinstance(event, MessageLost) and event.error_type is not None:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end(traced.at_ns(event.at_s))
+            traced.end_handshake(event.at_s - event.lingered_s, describe.answer(event), error)
+        traced.make_connection_span(self._tracer, event, error)
 
 
 def _share(message_spans: object) -> float:
@@ -300,13 +190,6 @@ class _Headers(Getter[Handshake]):
 
 
 _HEADERS = _Headers()
-
-
-def _around(event: MessageSent | MessageLost | MessageHandled, traced: _Traced) -> Context:
-    """Give the context of a message's span: the sender's own span, unless that is no more than a handshake's."""
-    current, handshake = trace.get_current_span().get_span_context(), otel_context.get_value(HANDSHAKE_KEY)
-    is_own = current.is_valid and current not in (handshake, traced.link)
-    return otel_context.get_current() if is_own and not isinstance(event, MessageHandled) else Context()
 
 
 def _restore(token: Any) -> None:
