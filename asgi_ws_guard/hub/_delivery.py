@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Coroutine
-from contextvars import Context
-from typing import Any
+from collections.abc import Awaitable
 
 from .._close import CloseCode, CloseStatus
 from .._events import DropReason
@@ -26,6 +24,7 @@ from ._outbox import Outbox, Put
 from ._report import Tally
 from ._slices import Slices
 from ._sums import Sums
+from ._work import Work, begin_work
 
 CLOSE_REASON = "slow consumer"
 CLOSE_S = 10.0
@@ -70,7 +69,7 @@ class Channel:
         *,
         sums: Sums,
         slices: Slices,
-        work: set[asyncio.Task[None]],
+        work: Work,
     ) -> None:
         """
         Make a way.
@@ -170,18 +169,12 @@ class Channel:
         if closing is not None:
             self._sums.closed += 1
             limit_s = self._limits.send_timeout_s or CLOSE_S
-            self._task_of(_within(closing, limit_s))
+            begin_work(self._work, _within(closing, limit_s))
 
     def _start(self, rest: Unfinished | None) -> None:
         self._is_busy = True
-        self._task = self._task_of(self._drain(rest))
+        self._task = begin_work(self._work, self._drain(rest))
         self._task.add_done_callback(self._stopped)
-
-    def _task_of(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = AsyncioLoop().start(work, Context())
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
-        return task
 
     async def _drain(self, rest: Unfinished | None) -> None:
         """Send what waits, one after the other, for as long as there is something."""

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextvars import Context
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any
 
 from opentelemetry.metrics import MeterProvider
 
 from .._exceptions import ConfigurationError
 from .._handle import ConnectionHandle
-from .._loops import AsyncioLoop
 from ._backend import Backend, BackendHealth, BackendUnavailable, MemoryBackend
 from ._connections import handle_of
 from ._delivery import Channel
@@ -39,6 +37,7 @@ from ._streaming import Resumed, Streaming, check_plain
 from ._streams import StreamOptions
 from ._sums import Sums
 from ._target import Target, check_name
+from ._work import Work, begin_work
 
 _ALL = Target("all")
 
@@ -127,13 +126,13 @@ class Hub:
         self._slices = Slices()
         self.sums = Sums()
         self._fans = Fans(self._slices, self.sums)
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: Work = set()
         self._streaming = Streaming(
             backend=self._backend,
             positions=None if position_secret is None else Positions(position_secret, position_s),
             fans=self._fans,
             receivers=self._receivers,
-            keep=self._keep,
+            keep=partial(begin_work, self._work),
         )
         self._members = Members(
             self._channel, fans=self._fans, backend=self._streaming, on_leave=on_leave, sums=self.sums, work=self._work
@@ -443,7 +442,7 @@ class Hub:
         try:
             await self._fans.run(fan)
         except asyncio.CancelledError:
-            self._keep(self._finish(fan, publication))
+            begin_work(self._work, self._finish(fan, publication))
             raise
         return fan.tally.report(await self._carry(publication))
 
@@ -489,12 +488,6 @@ class Hub:
 
     def _channel(self, handle: ConnectionHandle) -> Channel:
         return Channel(handle, self._limits, sums=self.sums, slices=self._slices, work=self._work)
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = AsyncioLoop().start(work, Context())
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
-        return task
 
 
 def _room_of(publication: Publication | None) -> str | None:

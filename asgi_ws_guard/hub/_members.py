@@ -10,12 +10,11 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
-from contextvars import Context
 from typing import Any, Literal
 
 from .._exceptions import ConfigurationError
 from .._handle import ConnectionHandle
-from .._loops import AsyncioLoop, running_loop
+from .._loops import running_loop
 from .._state import State
 from ._backend import Interest
 from ._connections import handle_of
@@ -24,6 +23,7 @@ from ._fan import Fans
 from ._membership import Membership
 from ._sums import Sums
 from ._target import Target
+from ._work import Work, begin_work
 
 LeaveReason = Literal["left", "ended"]
 OnLeave = Callable[[ConnectionHandle, str, LeaveReason], object]
@@ -38,10 +38,9 @@ class Members:
 
     Attributes:
         membership: Who is where.
-        work: Tasks of the hub that run.
     """
 
-    __slots__ = ("_backend", "_fans", "_loop", "_make_channel", "_on_leave", "_sums", "membership", "work")
+    __slots__ = ("_backend", "_fans", "_loop", "_make_channel", "_on_leave", "_sums", "_work", "membership")
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class Members:
         backend: Interest,
         on_leave: OnLeave | None,
         sums: Sums,
-        work: set[asyncio.Task[None]],
+        work: Work,
     ) -> None:
         """
         Begin without members.
@@ -71,7 +70,7 @@ class Members:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.membership: Membership[Channel] = Membership()
         self._sums = sums
-        self.work = work
+        self._work = work
 
     def join(self, connection: object, room: str) -> bool:
         """Put a connection into a room; False when it has ended, or is in the room."""
@@ -175,9 +174,7 @@ class Members:
             self._failed(error)
             return
         if inspect.isawaitable(made):
-            task = AsyncioLoop().start(self._await(made), Context())
-            self.work.add(task)
-            task.add_done_callback(self.work.discard)
+            begin_work(self._work, self._await(made))
 
     async def _await(self, made: Any) -> None:
         try:

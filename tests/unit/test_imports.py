@@ -107,6 +107,7 @@ TABLE = {
     "hub._sums": "rest",
     "hub._target": "rest",
     "hub._wire": "rest",
+    "hub._work": "rest",
     "hub.client": "rest",
     "hub.redis": "rest",
     "plugins": "rest",
