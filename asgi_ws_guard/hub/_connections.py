@@ -52,6 +52,19 @@ def handle_of(connection: object) -> ConnectionHandle:
     raise ConfigurationError("connection", type(connection), _GUARDED)  # not the object: a scope holds tokens
 
 
+def id_of(connection: object) -> str:
+    """Give the id of a connection, or of the one that an object leads to; raises as `handle_of` does."""
+    return connection if isinstance(connection, str) else handle_of(connection).connection_id
+
+
+def ids_of(connections: object) -> frozenset[str]:
+    """Give the ids of a connection, of a list, tuple or set of them, or of None, which is nobody."""
+    if connections is None:
+        return frozenset()
+    many = connections if isinstance(connections, list | tuple | set | frozenset) else (connections,)
+    return frozenset(map(id_of, many))
+
+
 def scope_of(connection: object) -> Mapping[str, Any] | None:
     """
     Give the scope that an object holds, or is.

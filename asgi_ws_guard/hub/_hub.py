@@ -8,8 +8,6 @@ or a send that takes too long, and keeps no history but of what has a stream.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,18 +18,20 @@ from opentelemetry.metrics import MeterProvider
 from .._exceptions import ConfigurationError
 from .._handle import ConnectionHandle
 from ._backend import Backend, BackendHealth, BackendUnavailable, MemoryBackend
-from ._connections import handle_of
+from ._connections import id_of, ids_of
 from ._delivery import Channel
-from ._encoding import Encoded, Encoder, encode, find_encoder
-from ._fan import Fan, Fans
+from ._encoding import Encoder, encode, find_encoder
+from ._fan import Fans
 from ._limits import check_limits
 from ._members import Members, OnLeave
+from ._membership import Membership
 from ._metrics import instruments_of
 from ._outbox import Overflow
 from ._positions import Positions
+from ._post import Post
 from ._protocol import HEAD_BYTES, content, notice, request
 from ._publication import Publication
-from ._report import DeliveryReport, Remote
+from ._report import DeliveryReport
 from ._slices import Slices
 from ._streaming import Resumed, Streaming, check_plain
 from ._streams import StreamOptions
@@ -127,18 +127,26 @@ class Hub:
         self.sums = Sums()
         self._fans = Fans(self._slices, self.sums)
         self._work: Work = set()
+        membership: Membership[Channel] = Membership()
         self._streaming = Streaming(
             backend=self._backend,
             positions=None if position_secret is None else Positions(position_secret, position_s),
             fans=self._fans,
-            receivers=self._receivers,
+            receivers=membership.meant,
             keep=partial(begin_work, self._work),
         )
         self._members = Members(
-            self._channel, fans=self._fans, backend=self._streaming, on_leave=on_leave, sums=self.sums, work=self._work
+            self._channel,
+            membership,
+            fans=self._fans,
+            backend=self._streaming,
+            on_leave=on_leave,
+            sums=self.sums,
+            work=self._work,
         )
-        self._instruments = instruments_of(meter_provider)
-        self._instruments.add(self)
+        instruments = instruments_of(meter_provider)
+        instruments.add(self)
+        self._post = Post(membership, fans=self._fans, backend=self._backend, instruments=instruments, work=self._work)
 
     async def start(self) -> None:
         """Open the backend. A hub without one of other processes needs no start; ``async with hub`` does it too."""
@@ -184,7 +192,7 @@ class Hub:
         Returns:
             False when it was not in the room.
         """
-        return self._members.leave(_id_of(connection), room)
+        return self._members.leave(id_of(connection), room)
 
     def bind_user(self, connection: object, user: str) -> bool:
         """
@@ -290,7 +298,7 @@ class Hub:
         if asked is None or asked == "malformed":
             return asked is not None
         if asked.kind == "ack":
-            if _id_of(connection) in self._receivers(asked.target):
+            if id_of(connection) in self._members.membership.meant(asked.target):
                 await self._streaming.acknowledge(asked.target, asked.position)
         elif allow is not None and self._streaming.options(asked.target) is not None and allow(asked.target):
             await self.resume(connection, asked.target, asked.position)
@@ -308,7 +316,7 @@ class Hub:
             connection: Only those that it is in; None: all.
         """
         membership = self._members.membership
-        return tuple(membership.room_names) if connection is None else membership.rooms_of(_id_of(connection))
+        return tuple(membership.room_names) if connection is None else membership.rooms_of(id_of(connection))
 
     def members(self, room: str) -> tuple[str, ...]:
         """List the ids of the connections in a room here, in the order of joining; none in a room that is not."""
@@ -376,9 +384,7 @@ class Hub:
             ValueError: The message cannot be encoded.
         """
         encoded = encode(message, self._encoder, key)
-        connection_id = _id_of(connection)
-        channel = self._members.membership.value(connection_id)
-        return await self._deliver(encoded, {} if channel is None else {connection_id: channel})
+        return await self._post.send(encoded, id_of(connection))
 
     async def send_to_room(
         self, room: str, message: object, *, exclude: object = None, key: str | None = None
@@ -414,92 +420,23 @@ class Hub:
     async def broadcast(self, message: object, *, exclude: object = None, key: str | None = None) -> DeliveryReport:
         """Send to all connections that the hub knows; as `send_to_room`. Nobody there is nobody unknown."""
         encoded = encode(message, self._encoder, key)
-        return await self._publish(Publication(_ALL, encoded, _ids_of(exclude)))
+        return await self._post.publish(Publication(_ALL, encoded, ids_of(exclude)))
 
     async def _to(self, target: Target, message: object, exclude: object, key: str | None) -> DeliveryReport:
         encoded, options = encode(message, self._encoder, key), self._streaming.options(target)
         if options is None:
-            return await self._publish(Publication(target, encoded, _ids_of(exclude)))
+            return await self._post.publish(Publication(target, encoded, ids_of(exclude)))
         check_plain(exclude, key)
         kept = content(message, encoded, is_json=self._is_json)
         if kept.size + HEAD_BYTES > self._limits.outbox_bytes:
             raise ValueError(f"{kept.size} bytes fit in no outbox: outbox_bytes={self._limits.outbox_bytes}")
         return await self._streaming.send(Publication(target, kept), options)
 
-    async def _publish(self, publication: Publication) -> DeliveryReport:
-        """Deliver here, then carry it to the other nodes."""
-        started_s = time.perf_counter()
-        report = await self._deliver(publication.message, self._targets(publication), publication)
-        self._instruments.broadcast(time.perf_counter() - started_s, publication.target.kind)
-        return report
-
-    async def _deliver(
-        self, message: Encoded, pending: dict[str, Channel], publication: Publication | None = None
-    ) -> DeliveryReport:
-        fan = Fan(message, pending, _room_of(publication))
-        fan.tally.unknown = int(not pending and (publication is None or not self._is_known(publication.target)))
-        self._fans.add(fan)
-        try:
-            await self._fans.run(fan)
-        except asyncio.CancelledError:
-            begin_work(self._work, self._finish(fan, publication))
-            raise
-        return fan.tally.report(await self._carry(publication))
-
-    async def _finish(self, fan: Fan, publication: Publication | None) -> None:
-        """Hand a message to the rest, for a sender that was cancelled halfway."""
-        await self._fans.run(fan)
-        await self._carry(publication)
-
-    async def _carry(self, publication: Publication | None) -> Remote:
-        if publication is None:
-            return "none"
-        try:
-            return await self._backend.publish(publication)
-        except BackendUnavailable:
-            return "unavailable"
-
     async def _from_elsewhere(self, publication: Publication) -> None:
-        if publication.stream is not None:
+        if publication.stream is None:
+            await self._post.arrived(publication)
+        else:
             await self._streaming.heard(publication)
-            return
-        fan = Fan(publication.message, self._targets(publication), _room_of(publication))
-        self._fans.add(fan)
-        await self._fans.run(fan)
-
-    def _targets(self, publication: Publication) -> dict[str, Channel]:
-        """Copy who is to get it now: who joins later does not."""
-        pending = self._receivers(publication.target)
-        for connection_id in publication.exclude:
-            pending.pop(connection_id, None)
-        return pending
-
-    def _receivers(self, target: Target) -> dict[str, Channel]:
-        membership, (kind, name) = self._members.membership, target
-        if kind == "all":
-            return membership.everybody()
-        return membership.in_room(name) if kind == "room" else membership.of_user(name)
-
-    def _is_known(self, target: Target) -> bool:
-        membership = self._members.membership
-        return target == _ALL or target.name in (
-            membership.room_names if target.kind == "room" else membership.user_names
-        )
 
     def _channel(self, handle: ConnectionHandle) -> Channel:
         return Channel(handle, self._limits, sums=self.sums, slices=self._slices, work=self._work)
-
-
-def _room_of(publication: Publication | None) -> str | None:
-    return publication.target.name if publication is not None and publication.target.kind == "room" else None
-
-
-def _id_of(connection: object) -> str:
-    return connection if isinstance(connection, str) else handle_of(connection).connection_id
-
-
-def _ids_of(exclude: object) -> frozenset[str]:
-    if exclude is None:
-        return frozenset()
-    many = exclude if isinstance(exclude, list | tuple | set | frozenset) else (exclude,)
-    return frozenset(map(_id_of, many))

@@ -130,7 +130,7 @@ class LiveStream:
         first = history.entries[0].offset - 1 if history.entries else max(history.last, offset)
         early = self.feed.begin(StreamId(history.epoch, first))
         gone = notice("gone", self.target, self.sign(StreamId(history.epoch, first)))
-        fan = Fan(gone, self._receivers(self.target), self.target.name if self.target.kind == "room" else None)
+        fan = Fan(gone, self._receivers(self.target), self.target.room)
         self._fans.add(fan)
         await self._run([fan], self._fan_of(early))
         await self.give(self.feed.absorb(history))
@@ -148,10 +148,9 @@ class LiveStream:
 
     def _fan_of(self, entries: list[Entry]) -> list[Fan]:
         fans = []
-        room = self.target.name if self.target.kind == "room" else None
         for entry in entries:
             epoch = self.cursor.epoch
-            fan = Fan(self.envelope(epoch, entry), self._receivers(self.target), room)
+            fan = Fan(self.envelope(epoch, entry), self._receivers(self.target), self.target.room)
             self._fans.add(fan)
             self.tallies[StreamId(epoch, entry.offset)] = fan.tally
             fans.append(fan)

@@ -45,6 +45,7 @@ class Members:
     def __init__(
         self,
         make_channel: Callable[[ConnectionHandle], Channel],
+        membership: Membership[Channel],
         *,
         fans: Fans,
         backend: Interest,
@@ -57,6 +58,7 @@ class Members:
 
         Args:
             make_channel: Makes the way to a connection.
+            membership: Who is where, empty.
             fans: What is on its way.
             backend: Hears of rooms and users that come and go.
             on_leave: Hears of each membership that is over.
@@ -68,7 +70,7 @@ class Members:
         self._backend = backend
         self._on_leave = on_leave
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.membership: Membership[Channel] = Membership()
+        self.membership = membership
         self._sums = sums
         self._work = work
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import KeysView
 from typing import Generic, TypeVar
 
+from ._target import Target
+
 T = TypeVar("T")
 
 
@@ -64,6 +66,18 @@ class Membership(Generic[T]):
     def everybody(self) -> dict[str, T]:
         """Copy all connections. Dict: connection id -> value."""
         return {connection_id: member.value for connection_id, member in self._members.items()}
+
+    def meant(self, target: Target) -> dict[str, T]:
+        """Copy whom a target means now. Dict: connection id -> value."""
+        kind, name = target
+        if kind == "all":
+            return self.everybody()
+        return self.in_room(name) if kind == "room" else self.of_user(name)
+
+    def knows(self, target: Target) -> bool:
+        """Tell whether a target means anybody here; all is always known."""
+        kind, name = target
+        return kind == "all" or name in (self._rooms if kind == "room" else self._users)
 
     def rooms_of(self, connection_id: str) -> tuple[str, ...]:
         """List the rooms that a connection is in, in the order of joining."""

@@ -23,6 +23,11 @@ class Target(NamedTuple):
     kind: Literal["room", "user", "all"]
     name: str = ""
 
+    @property
+    def room(self) -> str | None:
+        """Name of the room, None for a user or all."""
+        return self.name if self.kind == "room" else None
+
 
 def check_name(kind: str, name: object) -> str:
     """

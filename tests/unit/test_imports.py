@@ -94,6 +94,7 @@ TABLE = {
     "hub._metrics": "rest",
     "hub._outbox": "rest",
     "hub._positions": "rest",
+    "hub._post": "rest",
     "hub._protocol": "rest",
     "hub._publication": "rest",
     "hub._redis_link": "rest",
