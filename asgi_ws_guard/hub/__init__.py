@@ -19,7 +19,7 @@ from ._encoding import Encoded, Encoder
 from ._hub import Hub, Presence
 from ._publication import Publication, StreamId
 from ._report import DeliveryReport
-from ._streaming import Resumed
+from ._resuming import Resumed
 from ._target import Target
 
 __all__ = [

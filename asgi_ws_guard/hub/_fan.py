@@ -94,6 +94,12 @@ class Fans:
             self._sums.sent += sent
         self._active.remove(fan)
 
+    async def tell(self, channel: Channel, message: Encoded) -> None:
+        """Hand a message to one connection, a member or not."""
+        fan = Fan(message, {channel.connection_id: channel}, None)
+        self.add(fan)
+        await self.run(fan)
+
     def leave(self, connection_id: str, room: str | None) -> None:
         """
         Leave a connection out of what is on its way.

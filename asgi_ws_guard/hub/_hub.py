@@ -32,8 +32,9 @@ from ._post import Post
 from ._protocol import HEAD_BYTES, content, notice, request
 from ._publication import Publication
 from ._report import DeliveryReport
+from ._resuming import Resumed
 from ._slices import Slices
-from ._streaming import Resumed, Streaming, check_plain
+from ._streaming import Streaming, check_plain
 from ._streams import StreamOptions
 from ._sums import Sums
 from ._target import Target, check_name
@@ -305,7 +306,7 @@ class Hub:
         else:
             channel = self._members.register(connection)
             if channel is not None:
-                await self._streaming.tell(channel, notice("refused", asked.target))
+                await self._fans.tell(channel, notice("refused", asked.target))
         return True
 
     def rooms(self, connection: object = None) -> tuple[str, ...]:

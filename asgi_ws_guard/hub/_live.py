@@ -54,6 +54,9 @@ class LiveStream:
     One stream at this node.
 
     Attributes:
+        target: Whose stream it is.
+        options: What is kept of it.
+        fans: What is on its way.
         feed: How far this node is.
         comers: Ids of the connections that are being brought level.
         lock: Is held while the store is asked how it goes on.
@@ -71,7 +74,7 @@ class LiveStream:
             around: What it needs.
         """
         self.target, self.options = target, options
-        self._backend, self._store, self._fans = around.backend, around.store, around.fans
+        self._backend, self._store, self.fans = around.backend, around.store, around.fans
         self._positions, self._receivers = around.positions, around.receivers
         self.signer: Any = around.positions.signer(target)
         self.feed = Feed()
@@ -80,12 +83,21 @@ class LiveStream:
         self.tallies: dict[StreamId, Tally] = {}
         self.redelivery: asyncio.Task[None] | None = None
 
+    async def read(self, after: int | None) -> History:
+        """
+        Read one page of the store.
+
+        Args:
+            after: Offset after which to read; None: what was acknowledged.
+        """
+        return await self._store.read(self.target, after, self.options)
+
     async def missed(self, place: StreamId) -> Sequence[Entry] | None:
         """List what comes after a place: what the node remembers, else what the store has; None: it is gone."""
         entries = self.feed.after(place.offset)
         if entries is not None:
             return entries
-        history = await self._store.read(self.target, place.offset, self.options)
+        history = await self.read(place.offset)
         is_there = history.epoch == place.epoch and history.follows(place.offset)
         return history.entries if is_there else None
 
@@ -95,7 +107,7 @@ class LiveStream:
             if self.feed.cursor is None:
                 if not await self._backend.ready():
                     raise BackendUnavailable("the backend is away")
-                history = await self._store.read(self.target, NOTHING, self.options)
+                history = await self.read(NOTHING)
                 self.feed.begin(StreamId(history.epoch, history.last))
 
     async def level(self) -> None:
@@ -114,11 +126,11 @@ class LiveStream:
         cursor = self.feed.cursor
         if cursor is None:
             return False
-        history = await self._store.read(self.target, cursor.offset, self.options)
+        history = await self.read(cursor.offset)
         if self.feed.cursor != cursor:
             return True  # something came meanwhile
         if history.epoch != cursor.epoch:
-            history = await self._store.read(self.target, 0, self.options)
+            history = await self.read(0)
             return await self._restart(history, 0)
         if not history.follows(cursor.offset):
             return await self._restart(history, cursor.offset)
@@ -131,7 +143,7 @@ class LiveStream:
         early = self.feed.begin(StreamId(history.epoch, first))
         gone = notice("gone", self.target, self.sign(StreamId(history.epoch, first)))
         fan = Fan(gone, self._receivers(self.target), self.target.room)
-        self._fans.add(fan)
+        self.fans.add(fan)
         await self._run([fan], self._fan_of(early))
         await self.give(self.feed.absorb(history))
         return self.feed.lacks
@@ -142,7 +154,7 @@ class LiveStream:
 
     async def _run(self, first: list[Fan], fans: list[Fan]) -> None:
         for fan in (*first, *fans):
-            await self._fans.run(fan)
+            await self.fans.run(fan)
         while len(self.tallies) > CHUNK:
             del self.tallies[next(iter(self.tallies))]
 
@@ -151,7 +163,7 @@ class LiveStream:
         for entry in entries:
             epoch = self.cursor.epoch
             fan = Fan(self.envelope(epoch, entry), self._receivers(self.target), self.target.room)
-            self._fans.add(fan)
+            self.fans.add(fan)
             self.tallies[StreamId(epoch, entry.offset)] = fan.tally
             fans.append(fan)
         return fans
@@ -164,7 +176,7 @@ class LiveStream:
             cursor = self.feed.cursor
             if before is not None and cursor is not None and before.epoch == cursor.epoch:
                 try:
-                    history = await self._store.read(self.target, None, self.options)
+                    history = await self.read(None)
                 except BackendUnavailable:
                     continue
                 entries = [one for one in history.entries if one.offset <= before.offset]
@@ -176,8 +188,8 @@ class LiveStream:
         for entry in entries:
             idle = {name: one for name, one in self._receivers(self.target).items() if one.is_idle}
             fan = Fan(self.envelope(epoch, entry), idle, None)
-            self._fans.add(fan)
-            await self._fans.run(fan)
+            self.fans.add(fan)
+            await self.fans.run(fan)
 
     @property
     def cursor(self) -> StreamId:
@@ -185,6 +197,10 @@ class LiveStream:
         if self.feed.cursor is None:
             raise BackendUnavailable("the stream has not begun")
         return self.feed.cursor
+
+    def place(self, position: object) -> StreamId | None:
+        """Read a position that a client showed; None when it is not good."""
+        return self._positions.read(self.signer, position)
 
     def sign(self, place: StreamId) -> str:
         """Write a place as a position for clients."""

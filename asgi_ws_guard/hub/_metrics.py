@@ -16,7 +16,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from .._events import DropReason
 from ._backend import BackendHealth
-from ._streaming import ResumeState
+from ._resuming import ResumeState
 from ._sums import Sums
 
 BROADCAST_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)

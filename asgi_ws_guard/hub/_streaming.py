@@ -1,50 +1,28 @@
 """
-All streams at one node: which there are, appending to them, and bringing clients level.
+All streams at one node: which there are, who comes into them and goes, and appending to them.
 
-A connection becomes a member in the same turn of the loop in which it is level, so that nothing is missed or sent
-twice.
+It gives nobody a message itself: a stream that somebody is in does (`_live.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from .._exceptions import ConfigurationError
 from ._backend import Backend, BackendUnavailable
 from ._delivery import Channel
-from ._encoding import Encoded
-from ._fan import Fan, Fans
-from ._live import CHUNK, Around, LiveStream
+from ._fan import Fans
+from ._live import Around, LiveStream
 from ._positions import Positions
 from ._protocol import notice
-from ._publication import Publication, StreamId
+from ._publication import Publication
 from ._report import DeliveryReport, Remote, Tally
-from ._store import NOTHING, Store
-from ._streams import StreamOptions, begin_at
+from ._resuming import Enter, Resumed, bring_level
+from ._store import Store
+from ._streams import StreamOptions
 from ._target import Target
-
-Enter = Callable[[], object]
-"""Makes a connection a member, without waiting."""
-ResumeState = Literal["started", "resumed", "gone", "unavailable", "ended"]
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """
-    How a connection came into a stream.
-
-    Attributes:
-        state: "started" without a position; "resumed": it has got all that it missed; "gone": the history of its
-            position is not there any more, or the position is not good; "unavailable": the store is away, and the
-            connection is not in the stream; "ended": the connection is over.
-        missed: Messages that it got first.
-    """
-
-    state: ResumeState
-    missed: int = 0
 
 
 class Streaming:
@@ -164,9 +142,9 @@ class Streaming:
             return Resumed("resumed")
         live.comers.add(name)
         try:
-            return await self._resume(channel, live, position, enter)
+            return await bring_level(channel, live, position, enter)
         except BackendUnavailable:
-            await self.tell(channel, notice("unavailable", target))
+            await self._fans.tell(channel, notice("unavailable", target))
             return Resumed("unavailable")
         finally:
             live.comers.discard(name)
@@ -231,46 +209,6 @@ class Streaming:
             if options.redeliver_s is not None:
                 live.redelivery = self._keep(live.redeliver(options.redeliver_s))
         return live
-
-    async def _resume(self, channel: Channel, live: LiveStream, position: object, enter: Enter) -> Resumed:
-        if live.feed.cursor is None:
-            await live.begin()
-        place = None if position is None else self._signing.read(live.signer, position)
-        is_user = live.target.kind == "user"
-        history = await self._store.read(live.target, NOTHING, live.options)
-        state, after = begin_at(place, is_given=position is not None, is_user=is_user, history=history)
-        if state == "resumed" or is_user:
-            history = await self._store.read(live.target, after, live.options)
-            if not history.follows(after):
-                state = "gone"
-                after = history.entries[0].offset - 1 if is_user and history.entries else history.last
-        epoch = history.epoch
-        if after > live.cursor.offset or live.cursor.epoch != epoch:
-            await live.level()  # the client, or the store, is ahead of what this node has heard
-        await self.tell(channel, notice(state, live.target, live.sign(StreamId(epoch, after))))
-        missed = 0
-        while not channel.is_over:
-            cursor = live.cursor
-            if cursor.epoch != epoch:  # the store was emptied meanwhile
-                return await self._resume(channel, live, "gone", enter)
-            if after >= cursor.offset:
-                enter()
-                return Resumed(state, missed)
-            entries = await live.missed(StreamId(epoch, after))
-            if entries is None:  # it went while it was being sent
-                return await self._resume(channel, live, "gone", enter)
-            for entry in entries[:CHUNK]:
-                if entry.offset <= cursor.offset:
-                    await self.tell(channel, live.envelope(epoch, entry))
-                    after, missed = entry.offset, missed + 1
-            await channel.drained()
-        return Resumed("ended", missed)
-
-    async def tell(self, channel: Channel, message: Encoded) -> None:
-        """Send something to one connection, a member or not."""
-        fan = Fan(message, {channel.connection_id: channel}, None)
-        self._fans.add(fan)
-        await self._fans.run(fan)
 
 
 def check_plain(exclude: object, key: object) -> None:

@@ -101,6 +101,7 @@ TABLE = {
     "hub._redis_presence": "rest",
     "hub._redis_store": "rest",
     "hub._report": "rest",
+    "hub._resuming": "rest",
     "hub._slices": "rest",
     "hub._store": "rest",
     "hub._streaming": "rest",
