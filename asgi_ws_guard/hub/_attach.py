@@ -15,7 +15,8 @@ from opentelemetry.metrics import MeterProvider
 
 from .._events import CallSite, Event, LateSend, Leaked
 from .._exceptions import ConfigurationError
-from ._collections import Keeper, count_gone, is_plain, wrap
+from ._collections import count_gone, is_plain, wrap
+from ._keeper import Keeper
 from ._metrics import instruments_of
 
 MAX_SITES = 100

@@ -15,50 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex
 from weakref import ref
 
-from .._handle import ConnectionHandle, _current
-from ._connections import find_handle
+from .._handle import _current
+from ._connections import find_handle, has_gone
+from ._keeper import Keeper
 
 MAX_DEPTH = 2
 """A dictionary of rooms, and what is in a room."""
-
-
-_LOOK_AT = 64
-"""Collections of one connection from which on those are forgotten that hold it no more."""
-
-
-class Keeper:
-    """Knows which collections hold a connection, and takes it out of all of them at its end."""
-
-    __slots__ = ("_held", "_look_at")
-
-    def __init__(self) -> None:
-        self._look_at = _LOOK_AT
-        self._held: dict[str, list[tuple[Any, object]]] = {}
-
-    def hold(self, collection: Any, item: object) -> None:
-        """
-        Take note that an item was put into a collection.
-
-        Args:
-            collection: One of this module's.
-            item: A connection, or anything else.
-        """
-        handle = find_handle(item)
-        if handle is None:
-            return
-        held = self._held.get(handle.connection_id)
-        if held is None:
-            self._held[handle.connection_id] = [(collection, item)]
-            handle.on_end(self._ended)
-        elif not any(one is collection and other is item for one, other in held):
-            held.append((collection, item))
-            if len(held) >= self._look_at:  # rooms come and go while a connection stays
-                held[:] = [(one, other) for one, other in held if one.holds(other)]
-                self._look_at = max(_LOOK_AT, 2 * len(held))
-
-    def _ended(self, handle: ConnectionHandle) -> None:
-        for collection, item in self._held.pop(handle.connection_id, ()):
-            collection.forget(item)
 
 
 def wrap(value: object, keeper: Keeper, depth: int = 1) -> Any:
@@ -80,12 +42,6 @@ def wrap(value: object, keeper: Keeper, depth: int = 1) -> Any:
     new.keeper, new.depth = keeper, depth
     new.update(value) if not isinstance(value, list) else new.extend(value)
     return new
-
-
-def has_gone(item: object) -> bool:
-    """Tell whether an object leads to a connection that has ended."""
-    handle = find_handle(item)
-    return handle is not None and handle.initiator is not None
 
 
 def _is_not_its_own(item: object) -> bool:

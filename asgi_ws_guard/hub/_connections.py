@@ -32,6 +32,12 @@ def find_handle(connection: object) -> ConnectionHandle | None:
     return handle if isinstance(handle, ConnectionHandle) else None
 
 
+def has_gone(item: object) -> bool:
+    """Tell whether an object leads to a connection that has ended."""
+    handle = find_handle(item)
+    return handle is not None and handle.initiator is not None
+
+
 def handle_of(connection: object) -> ConnectionHandle:
     """
     Find the handle that an object leads to, or say why there is none.

@@ -16,7 +16,7 @@ from hubs import Peer, peer, turns
 from asgi_ws_guard import CallSite, ConfigurationError, DropReason, LateSend
 from asgi_ws_guard._handle import _current
 from asgi_ws_guard.hub import attach
-from asgi_ws_guard.hub._collections import _LOOK_AT
+from asgi_ws_guard.hub._keeper import LOOK_AT
 from asgi_ws_guard.testing import run
 
 
@@ -280,12 +280,12 @@ def test_what_is_known_of_a_connection_does_not_grow() -> None:
         manager, one = Manager(), await peer()
         attach(manager)
         socket = Socket(one)
-        for number in range(10 * _LOOK_AT):
+        for number in range(10 * LOOK_AT):
             manager.rooms[str(number)].add(socket)
             if number:
                 manager.rooms.pop(str(number - 1)).discard(socket)
         keeper: Any = manager.rooms["last"].keeper  # type: ignore[attr-defined]
-        assert len(keeper._held[one.id]) <= _LOOK_AT
+        assert len(keeper._held[one.id]) <= LOOK_AT
         await one.leave()
         assert not any(manager.rooms.values())
 

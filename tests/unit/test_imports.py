@@ -87,6 +87,7 @@ TABLE = {
     "hub._encoding": "rest",
     "hub._fan": "rest",
     "hub._hub": "rest",
+    "hub._keeper": "rest",
     "hub._limits": "rest",
     "hub._live": "rest",
     "hub._members": "rest",
