@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import get_args
 
 from .._exceptions import ConfigurationError
+from ._checks import check_count, check_seconds
 from ._outbox import Overflow
 
 
@@ -39,19 +39,7 @@ def check_limits(*, outbox_messages: object, outbox_bytes: object, overflow: obj
     found = next((word for word in words if word == overflow), None)
     if found is None:
         raise ConfigurationError("overflow", overflow, f"one of {', '.join(words)}")
-    messages, size = _count("outbox_messages", outbox_messages), _count("outbox_bytes", outbox_bytes)
-    return Limits(messages, size, found, _seconds("send_timeout_s", send_timeout_s))
-
-
-def _count(option: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(option, value, "an int, 1 or more")
-    return value
-
-
-def _seconds(option: str, value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(option, value, "a number of seconds, more than 0, or None")
-    return float(value)
+    messages, size = check_count("outbox_messages", outbox_messages), check_count("outbox_bytes", outbox_bytes)
+    if send_timeout_s is not None:
+        send_timeout_s = check_seconds("send_timeout_s", send_timeout_s, "a number of seconds, more than 0, or None")
+    return Limits(messages, size, found, send_timeout_s)

@@ -7,13 +7,12 @@ nothing.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from .._exceptions import ConfigurationError
+from ._checks import check_count, check_seconds
 from ._encoding import Encoded
 from ._publication import StreamId
 
@@ -41,15 +40,10 @@ class StreamOptions:
     redeliver_s: float | None = None
 
     def __post_init__(self) -> None:
-        number = self.history_messages
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ConfigurationError("history_messages", number, "an int, 1 or more")
-        for option, seconds in (("history_s", self.history_s), ("redeliver_s", self.redeliver_s)):
-            is_none = seconds is None and option == "redeliver_s"
-            if not is_none and (
-                isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf
-            ):
-                raise ConfigurationError(option, seconds, "a number of seconds, more than 0")
+        check_count("history_messages", self.history_messages)
+        check_seconds("history_s", self.history_s)
+        if self.redeliver_s is not None:
+            check_seconds("redeliver_s", self.redeliver_s)
 
 
 class Entry(NamedTuple):

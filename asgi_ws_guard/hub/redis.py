@@ -10,28 +10,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import random
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from .._exceptions import ConfigurationError
 from ._backend import BackendHealth, BackendUnavailable, Deliver
+from ._checks import check_count, check_seconds
 from ._publication import Publication
+from ._redis_inbox import RedisInbox
 from ._redis_link import PUBLISH, Command, Link
+from ._redis_maker import connection_maker
 from ._redis_presence import KEPT_S, RedisPresence
 from ._redis_store import RedisStore
 from ._report import Remote
 from ._store import Store
 from ._target import Target
-from ._wire import pack, unpack
+from ._wire import pack
 
 FIRST_BACKOFF_S = 0.05
-MAX_NODES = 1024
-"""Nodes whose last number is remembered."""
 BEATS = 3
 """Tries to renew a life within its time."""
 _ALL = Target("all")
@@ -72,30 +72,29 @@ class RedisBackend:
         Raises:
             ConfigurationError: An option is not allowed, or redis is not installed; no password is shown.
         """
-        for option, seconds in (("timeout_s", timeout_s), ("presence_ttl_s", presence_ttl_s)):
-            _check_seconds(option, seconds)
-        _check_seconds("max_backoff_s", max_backoff_s)
-        if isinstance(queue_messages, bool) or not isinstance(queue_messages, int) or queue_messages < 0:
-            raise ConfigurationError("queue_messages", queue_messages, "an int, 0 or more")
+        check_seconds("timeout_s", timeout_s)
+        check_seconds("presence_ttl_s", presence_ttl_s)
+        check_seconds("max_backoff_s", max_backoff_s)
+        check_count("queue_messages", queue_messages, 0)
         if not isinstance(prefix, str) or not prefix:
             raise ConfigurationError("prefix", prefix, "a str, not empty")
         if not isinstance(sharded, bool | None):
             raise ConfigurationError("sharded", sharded, "True, False or None")
-        self._make = _maker(url, timeout_s)
+        self._make = connection_maker(url, timeout_s)
         self._prefix, self._sharded, self._queue_messages = prefix, sharded, queue_messages
         self._timeout_s, self._ttl_s, self._max_backoff_s = timeout_s, presence_ttl_s, max_backoff_s
         self._presence = RedisPresence(prefix, presence_ttl_s, self.ask, self._tell)
         self._channels = {self.channel(_ALL)}
         self._commands: deque[Command] = deque()
         self._node, self._serial = secrets.token_hex(8), 0
-        self._serials: OrderedDict[str, int] = OrderedDict()
+        self._inbox = RedisInbox(self._node)
+        self.ignored = self._inbox.ignored
         self._deliver: Deliver | None = None
         self._returned: Callable[[], None] = _nothing
         self._task: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._is_up = asyncio.Event()
         self._why = "not connected yet"
-        self.ignored: dict[str, int] = {}
 
     async def open(self, deliver: Deliver, returned: Callable[[], None] | None = None) -> None:
         """Begin, and wait for Redis at most its time: a hub starts without it too."""
@@ -291,28 +290,9 @@ class RedisBackend:
                 command.reply.set_exception(BackendUnavailable("Redis went away before it answered"))
 
     async def _heard(self, data: bytes) -> None:
-        wired = unpack(data)
-        if isinstance(wired, str):
-            self._ignore(wired)
-        elif wired.publication.stream is None and wired.node == self._node:
-            pass  # the echo of what was delivered here first
-        elif wired.publication.stream is None and not self._is_new(wired.node, wired.serial):
-            self._ignore("repeated")
-        elif self._deliver is not None:
-            await self._deliver(wired.publication)
-
-    def _is_new(self, node: str, serial: int) -> bool:
-        """Tell whether a message has not come before: one that was under way when Redis went is sent again."""
-        if serial <= self._serials.get(node, 0):
-            return False
-        self._serials[node] = serial
-        self._serials.move_to_end(node)
-        if len(self._serials) > MAX_NODES:
-            self._serials.popitem(last=False)
-        return True
-
-    def _ignore(self, why: Literal["malformed", "foreign_version", "repeated"]) -> None:
-        self.ignored[why] = self.ignored.get(why, 0) + 1
+        publication = self._inbox.read(data)
+        if publication is not None and self._deliver is not None:
+            await self._deliver(publication)
 
     def _came_up(self) -> None:
         if self._why != "not connected yet":
@@ -330,28 +310,3 @@ class RedisBackend:
 
 def _nothing() -> None:
     """Do nothing."""
-
-
-def _check_seconds(option: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(option, value, "a number of seconds, more than 0")
-
-
-def _maker(url: Any, timeout_s: float) -> Callable[[], Any]:
-    """Give what makes a connection of redis-py: one that tries once, and speaks RESP2 in bytes."""
-    shown = f"{url.partition('://')[0]}://…" if isinstance(url, str) and "://" in url else f"<{type(url).__name__}>"
-    try:
-        from redis.asyncio import ConnectionPool
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ImportError as error:
-        missing = f"the package redis, pip install 'asgi-ws-guard[redis]' ({error})"
-        raise ConfigurationError("url", shown, missing) from None
-    try:
-        pool = ConnectionPool.from_url(url)
-    except Exception:  # noqa: BLE001 - whatever a wrong url does; its text may hold a password
-        raise ConfigurationError("url", shown, "redis://host:port/db, rediss:// or unix://") from None
-    settings = {"protocol": 2, "decode_responses": False, "health_check_interval": 0, "retry_on_error": []}
-    waits = {"socket_timeout": None, "socket_connect_timeout": timeout_s}
-    options = {**pool.connection_kwargs, **settings, **waits, "retry": Retry(NoBackoff(), 0)}
-    return lambda: pool.connection_class(**options)
