@@ -11,11 +11,11 @@ import falcon.asgi.app
 import pytest
 from falcon import WebSocketDisconnected
 
-from asgi_ws_guard import ConnectionClosed, HandlerOutlived
+from asgi_ws_guard import HandlerOutlived
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 
-from .visits import STOPPED_BY_S, Handler, Tries, Visit, failing_below, forever, visit
+from .visits import STOPPED_BY_S, Framework, Handler, Tries, Visit, ending_below, failing_below, forever, visit
 
 CALLS = ("send_text", "send_data", "send_media", "close", "receive_text", "receive_data", "receive_media", "accept")
 REFUSED_ACCEPT = "OperationNotAllowed: accept() may not be called on a closed WebSocket connection"
@@ -59,9 +59,6 @@ def make_app_without_pump(handler: Handler) -> ASGIApp:
     return app  # type: ignore[no-any-return]
 
 
-BOTH = pytest.mark.parametrize("make", [make_app, make_app_without_pump])
-
-
 def calls(websocket: Any) -> dict[str, Any]:
     """Give one late call of each sort."""
     return {
@@ -86,33 +83,31 @@ async def end(websocket: Any, *, leaves: bool) -> None:
         await websocket.receive_text()
 
 
-def tried(*, leaves: bool, make: Any = make_app, **options: Any) -> tuple[dict[str, str], Visit]:
+FALCON = Framework(make_app, end, calls)
+WITHOUT_PUMP = Framework(make_app_without_pump, end, calls)
+BOTH = pytest.mark.parametrize("falcon_app", [FALCON, WITHOUT_PUMP], ids=["make_app", "make_app_without_pump"])
+
+
+def tried(*, leaves: bool, falcon_app: Framework = FALCON, **options: Any) -> tuple[dict[str, str], Visit]:
     """Make every late call once, and give what each gave."""
-    tries = Tries()
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=leaves)
-        for label, call in calls(websocket).items():
-            await tries(label, call())
-
-    done = visit(make, handler, leaves=leaves, **options)
+    tries, done = falcon_app.tried(leaves=leaves, **options)
     return tries.outcomes, done
 
 
 @BOTH
 @pytest.mark.parametrize(("leaves", "code"), [(False, 4001), (True, 4321)])
-def test_what_falcon_refuses_by_itself(make: Any, leaves: bool, code: int) -> None:
+def test_what_falcon_refuses_by_itself(falcon_app: Framework, leaves: bool, code: int) -> None:
     """A guard hears of nothing."""
-    outcomes, done = tried(leaves=leaves, make=make, adapters=())
+    outcomes, done = tried(leaves=leaves, falcon_app=falcon_app, adapters=())
     assert outcomes == by_itself(code)
     assert done.late == []
 
 
 @BOTH
 @pytest.mark.parametrize(("leaves", "code", "why"), [(False, 4001, "app_closed"), (True, 4321, "client_disconnected")])
-def test_late_calls_go_down_to_the_guard(make: Any, leaves: bool, code: int, why: str) -> None:
+def test_late_calls_go_down_to_the_guard(falcon_app: Framework, leaves: bool, code: int, why: str) -> None:
     """Sends are dropped, counted and reported; receives raise as ever, with the code of the end."""
-    outcomes, done = tried(leaves=leaves, make=make)
+    outcomes, done = tried(leaves=leaves, falcon_app=falcon_app)
     assert outcomes == outcomes_of(refused=f"WebSocketDisconnected {code}", sends="ok")
     assert done.late == [("websocket.send", why)]
     assert done.dropped == {why: 3}
@@ -178,14 +173,9 @@ def test_a_guarded_object_is_a_falcon_websocket() -> None:
 @BOTH
 @pytest.mark.parametrize("leaves", [False, True])
 @pytest.mark.parametrize("label", ["send_text", "receive_text"])
-def test_a_handler_that_catches_everything_is_stopped(make: Any, label: str, leaves: bool) -> None:
+def test_a_handler_that_catches_everything_is_stopped(falcon_app: Framework, label: str, leaves: bool) -> None:
     """G4: raised in, then cancelled, whatever it does."""
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=leaves)
-        await forever(calls(websocket)[label])
-
-    done = visit(make, handler, leaves=leaves)
+    done = falcon_app.visit_for_ever(label, leaves=leaves)
     assert done.stopped == ["raised", "cancelled"]
     assert done.took_s is not None
     assert done.took_s < STOPPED_BY_S
@@ -208,23 +198,14 @@ def test_a_handler_that_only_pushes_is_stopped_behind_the_pump() -> None:
 @pytest.mark.parametrize("label", ["send_text", "receive_text"])
 def test_a_handler_that_never_sleeps_does_not_stop_the_loop(label: str) -> None:
     """Without the adapter nothing else would run in this process any more, this test included."""
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=True)
-        await forever(calls(websocket)[label], pause_s=None)
-
-    assert visit(make_app, handler, leaves=True, real_time=True).stopped == ["raised", "cancelled"]
+    done = FALCON.visit_for_ever(label, leaves=True, pause_s=None, real_time=True)
+    assert done.stopped == ["raised", "cancelled"]
 
 
 @pytest.mark.parametrize("leaves", [False, True])
 def test_without_the_adapter_it_is_never_stopped(leaves: bool) -> None:
     """Falcon refuses above the guard, so that nothing shows what the handler does."""
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=leaves)
-        await forever(calls(websocket)["send_text"])
-
-    done = visit(make_app, handler, leaves=leaves, adapters=())
+    done = FALCON.visit_for_ever("send_text", leaves=leaves, adapters=())
     assert done.stopped == []
     assert done.took_s is None
     assert done.seen.of(HandlerOutlived)
@@ -233,23 +214,10 @@ def test_without_the_adapter_it_is_never_stopped(leaves: bool) -> None:
 @pytest.mark.parametrize("label", ["send_text", "receive_text"])
 def test_the_guards_patience_ends_in_falcons_way(label: str) -> None:
     """What is raised where Falcon would refuse is its own exception, with the code of the end."""
-    caught: list[WebSocketDisconnected] = []
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=True)
-        while True:
-            try:
-                await calls(websocket)[label]()
-            except WebSocketDisconnected as error:
-                caught.append(error)
-                if isinstance(error.__cause__, ConnectionClosed):
-                    raise
-            await asyncio.sleep(0.1)
-
-    done = visit(make_app, handler, leaves=True)
+    done, last = FALCON.visit_until_refused(label, WebSocketDisconnected)
     assert done.error is None
     assert done.stopped == ["raised"]
-    assert caught[-1].code == 4321
+    assert last.code == 4321
 
 
 def test_what_had_arrived_is_read_after_a_late_send() -> None:
@@ -302,16 +270,7 @@ def test_an_end_that_the_guard_does_not_know_is_falcons() -> None:
         for label, call in calls(websocket).items():
             await tries(label, call())
 
-    inner = make_app_without_pump(handler)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def made_up() -> Any:
-            message = await receive()
-            return message if message["type"] == "websocket.connect" else {"type": "websocket.disconnect", "code": 4000}
-
-        await inner(scope, made_up, send)
-
-    visit(lambda handler: app, handler, texts=("x",))
+    visit(lambda handler: ending_below(make_app_without_pump(handler), 4000), handler, texts=("x",))
     refused = by_itself(4000)
     assert {label: tries.outcomes[label] for label in ("send_text", "receive_text")} == {
         label: refused[label] for label in ("send_text", "receive_text")

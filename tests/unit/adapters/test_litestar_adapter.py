@@ -10,11 +10,11 @@ import pytest
 from litestar import WebSocket
 from litestar.exceptions import WebSocketDisconnect
 
-from asgi_ws_guard import Closed, ConnectionClosed, HandlerOutlived
+from asgi_ws_guard import Closed, HandlerOutlived
 from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 
-from .visits import STOPPED_BY_S, Handler, Tries, Visit, failing_below, forever, visit
+from .visits import STOPPED_BY_S, Framework, Handler, Tries, Visit, ending_below, failing_below, visit
 
 CALLS = ("send_text", "close", "receive_text", "receive")
 REFUSED = "WebSocketDisconnect 1000"  # whatever the code of the end is; text: "connection is disconnected"
@@ -49,16 +49,12 @@ async def end(websocket: Any, *, leaves: bool) -> None:
         await websocket.receive_text()
 
 
+LITESTAR = Framework(make_app, end, calls)
+
+
 def tried(*, leaves: bool, **options: Any) -> tuple[dict[str, str], Visit]:
     """Make every late call once, and give what each gave."""
-    tries = Tries()
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=leaves)
-        for label, call in calls(websocket).items():
-            await tries(label, call())
-
-    done = visit(make_app, handler, leaves=leaves, **options)
+    tries, done = LITESTAR.tried(leaves=leaves, **options)
     return tries.outcomes, done
 
 
@@ -119,12 +115,7 @@ def test_a_connection_without_a_guard_is_refused_as_ever() -> None:
 @pytest.mark.parametrize("label", CALLS)
 def test_a_handler_that_catches_everything_is_stopped(label: str, leaves: bool) -> None:
     """G4: raised in, then cancelled, whatever it does."""
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=leaves)
-        await forever(calls(websocket)[label])
-
-    done = visit(make_app, handler, leaves=leaves)
+    done = LITESTAR.visit_for_ever(label, leaves=leaves)
     assert done.stopped == ["raised", "cancelled"]
     assert done.took_s is not None
     assert done.took_s < STOPPED_BY_S
@@ -133,22 +124,13 @@ def test_a_handler_that_catches_everything_is_stopped(label: str, leaves: bool) 
 @pytest.mark.parametrize("label", ["send_text", "receive_text"])
 def test_a_handler_that_never_sleeps_does_not_stop_the_loop(label: str) -> None:
     """Without the adapter nothing else would run in this process any more, this test included."""
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=True)
-        await forever(calls(websocket)[label], pause_s=None)
-
-    assert visit(make_app, handler, leaves=True, real_time=True).stopped == ["raised", "cancelled"]
+    done = LITESTAR.visit_for_ever(label, leaves=True, pause_s=None, real_time=True)
+    assert done.stopped == ["raised", "cancelled"]
 
 
 def test_without_the_adapter_it_is_never_stopped() -> None:
     """Litestar refuses above the guard, so that nothing shows what the handler does."""
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=True)
-        await forever(calls(websocket)["send_text"])
-
-    done = visit(make_app, handler, leaves=True, adapters=())
+    done = LITESTAR.visit_for_ever("send_text", leaves=True, adapters=())
     assert done.stopped == []
     assert done.took_s is None
     assert done.seen.of(HandlerOutlived)
@@ -157,23 +139,10 @@ def test_without_the_adapter_it_is_never_stopped() -> None:
 @pytest.mark.parametrize("label", CALLS)
 def test_the_guards_patience_ends_in_litestars_way(label: str) -> None:
     """What is raised where Litestar would refuse is its own exception, with the code of the end."""
-    caught: list[WebSocketDisconnect] = []
-
-    async def handler(websocket: Any) -> None:
-        await end(websocket, leaves=True)
-        while True:
-            try:
-                await calls(websocket)[label]()
-            except WebSocketDisconnect as error:
-                caught.append(error)
-                if isinstance(error.__cause__, ConnectionClosed):
-                    raise
-            await asyncio.sleep(0.1)
-
-    done = visit(make_app, handler, leaves=True)
+    done, last = LITESTAR.visit_until_refused(label, WebSocketDisconnect)
     assert done.error is None
     assert done.stopped == ["raised"]
-    assert (caught[-1].code, caught[-1].detail) == (4321, "connection is disconnected")
+    assert (last.code, last.detail) == (4321, "connection is disconnected")
 
 
 @pytest.mark.parametrize("leaves", [False, True])
@@ -245,18 +214,13 @@ def test_an_end_that_the_guard_does_not_know_is_litestars() -> None:
     """Where a middleware between the two makes a disconnect up, Litestar refuses as ever."""
     tries = Tries()
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def made_up() -> Any:
-            message = await receive()
-            return message if message["type"] == "websocket.connect" else {"type": "websocket.disconnect", "code": 1000}
-
-        websocket: Any = WebSocket(scope, made_up, send)  # type: ignore[arg-type]
+    async def handler(websocket: Any) -> None:
         await websocket.accept()
         await websocket.receive()
         for label, call in calls(websocket).items():
             await tries(label, call())
 
-    visit(lambda handler: app, lambda websocket: asyncio.sleep(0), texts=("x",))
+    visit(lambda handler: ending_below(make_app(handler)), handler, texts=("x",))
     assert tries.outcomes == CLIENT_LEFT
 
 

@@ -14,12 +14,12 @@ from fastapi import WebSocket as FastAPIWebSocket
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from asgi_ws_guard import Closed, ConnectionClosed, HandlerOutlived, LateSend, WebSocketGuardMiddleware
+from asgi_ws_guard import Closed, HandlerOutlived, LateSend, WebSocketGuardMiddleware
 from asgi_ws_guard._types import ASGIApp, Receive, Scope, Send
 from asgi_ws_guard.adapters import install, uninstall
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
-from .visits import STOPPED_BY_S, Handler, Tries, Visit, failing_below, forever, visit
+from .visits import STOPPED_BY_S, Framework, Handler, Tries, Visit, ending_below, failing_below, visit
 
 REFUSED_SEND = 'Cannot call "send" once a close message has been sent.'
 REFUSED_RECEIVE = 'Cannot call "receive" once a disconnect message has been received.'
@@ -74,16 +74,12 @@ async def end(websocket: Any, *, leaves: bool) -> None:
         await websocket.receive_text()
 
 
-def tried(*, leaves: bool, guarded: bool = True, **options: Any) -> tuple[dict[str, str], Visit]:
+STARLETTE = Framework(make_app, end, calls)
+
+
+def tried(*, leaves: bool, **options: Any) -> tuple[dict[str, str], Visit]:
     """Make every late call once, and give what each gave, without the type where there is a text."""
-    tries = Tries()
-
-    async def handler(websocket: WebSocket) -> None:
-        await end(websocket, leaves=leaves)
-        for label, call in calls(websocket).items():
-            await tries(label, call())
-
-    done = visit(make_app, handler, leaves=leaves, guarded=guarded, **options)
+    tries, done = STARLETTE.tried(leaves=leaves, **options)
     return texts(tries), done
 
 
@@ -139,27 +135,13 @@ def test_a_connection_without_a_guard_is_refused_as_ever() -> None:
     install("starlette")
     outcomes, _ = tried(leaves=True, guarded=False)
     assert outcomes == CLIENT_LEFT
-    tries = Tries()
-
-    async def handler(websocket: WebSocket) -> None:
-        await end(websocket, leaves=False)
-        for label, call in calls(websocket).items():
-            if label != "receive":
-                await tries(label, call())
-
-    visit(make_app, handler, guarded=False)
-    assert texts(tries) == BY_ITSELF
+    assert tried(leaves=False, guarded=False, but=("receive",))[0] == BY_ITSELF
 
 
 @pytest.mark.parametrize(("label", "leaves"), ENDS)
 def test_a_handler_that_catches_everything_is_stopped(label: str, leaves: bool) -> None:
     """G4: raised in, then cancelled, whatever it does."""
-
-    async def handler(websocket: WebSocket) -> None:
-        await end(websocket, leaves=leaves)
-        await forever(calls(websocket)[label])
-
-    done = visit(make_app, handler, leaves=leaves)
+    done = STARLETTE.visit_for_ever(label, leaves=leaves)
     assert done.stopped == ["raised", "cancelled"]
     assert done.took_s is not None
     assert done.took_s < STOPPED_BY_S
@@ -168,23 +150,13 @@ def test_a_handler_that_catches_everything_is_stopped(label: str, leaves: bool) 
 @pytest.mark.parametrize("label", ["send_text", "receive_text", "receive"])
 def test_a_handler_that_never_sleeps_does_not_stop_the_loop(label: str) -> None:
     """Without the adapter nothing else would run in this process any more, this test included."""
-
-    async def handler(websocket: WebSocket) -> None:
-        await end(websocket, leaves=True)
-        await forever(calls(websocket)[label], pause_s=None)
-
-    done = visit(make_app, handler, leaves=True, real_time=True)
+    done = STARLETTE.visit_for_ever(label, leaves=True, pause_s=None, real_time=True)
     assert done.stopped == ["raised", "cancelled"]
 
 
 def test_without_the_adapter_it_is_never_stopped() -> None:
     """Starlette refuses above the guard, so that nothing shows what the handler does."""
-
-    async def handler(websocket: WebSocket) -> None:
-        await end(websocket, leaves=False)
-        await forever(calls(websocket)["send_text"])
-
-    done = visit(make_app, handler, adapters=())
+    done = STARLETTE.visit_for_ever("send_text", leaves=False, adapters=())
     assert done.stopped == []
     assert done.took_s is None
     assert done.seen.of(HandlerOutlived)
@@ -193,26 +165,13 @@ def test_without_the_adapter_it_is_never_stopped() -> None:
 @pytest.mark.parametrize(("label", "leaves"), ENDS)
 def test_the_guards_patience_ends_in_starlettes_way(label: str, leaves: bool) -> None:
     """What is raised is `WebSocketDisconnect` with code and reason of the end, and it ends at the guard."""
-    caught: list[WebSocketDisconnect] = []
-
-    async def handler(websocket: WebSocket) -> None:
-        await end(websocket, leaves=leaves)
-        while True:
-            try:
-                await calls(websocket)[label]()
-            except WebSocketDisconnect as error:
-                caught.append(error)
-                if isinstance(error.__context__, ConnectionClosed):
-                    raise
-            await asyncio.sleep(0.1)
-
-    done = visit(make_app, handler, leaves=leaves)
+    done, last = STARLETTE.visit_until_refused(label, WebSocketDisconnect, leaves=leaves, link="__context__")
     assert done.error is None
     assert done.stopped == ["raised"]
     expected = (4321, "cya") if leaves else (4001, "bye")
     if leaves and label in ("send_text", "send_json"):
         expected = (1006, "")  # Starlette's own translation of any OSError, where its state says that it is connected
-    assert (caught[-1].code, caught[-1].reason) == expected
+    assert (last.code, last.reason) == expected
 
 
 @pytest.mark.parametrize("how", ["iter_text", "iter_bytes", "iter_json"])
@@ -323,17 +282,12 @@ def test_an_end_that_the_guard_does_not_know_is_starlettes() -> None:
     """Where a middleware between the two makes a disconnect up, Starlette refuses as ever."""
     tries = Tries()
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def made_up() -> Any:
-            message = await receive()
-            return message if message["type"] == "websocket.connect" else {"type": "websocket.disconnect", "code": 1000}
-
-        websocket = WebSocket(scope, made_up, send)
+    async def handler(websocket: WebSocket) -> None:
         await websocket.accept()
         await websocket.receive()
         await tries("receive", websocket.receive())
 
-    visit(lambda handler: app, lambda websocket: asyncio.sleep(0), texts=("x",))
+    visit(lambda handler: ending_below(make_app(handler)), handler, texts=("x",))
     assert texts(tries) == {"receive": REFUSED_RECEIVE}
 
 

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from asgi_ws_guard import Closed, HandlerStopped, LateSend, WebSocketGuardMiddleware
+from asgi_ws_guard import Closed, ConnectionClosed, HandlerStopped, LateSend, WebSocketGuardMiddleware
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -21,9 +21,11 @@ STOPPED_BY_S = 4 * LINGER_S
 GIVEN_UP_S = 10 * LINGER_S
 REAL_LINGER_S = 0.05
 
+E = TypeVar("E", bound=Exception)
 Handler = Callable[[Any], Awaitable[None]]
 MakeApp = Callable[[Handler], ASGIApp]
 """Makes an application of a framework; the handler is given its websocket object, connected but not accepted."""
+Call = Callable[[], Awaitable[Any]]
 
 
 @dataclass
@@ -132,6 +134,95 @@ def visit(
     return asyncio.run(main()) if real_time else run(main)
 
 
+@dataclass(frozen=True)
+class Framework:
+    """
+    How a framework's connections are made to end, and what is called too late then.
+
+    Attributes:
+        make_app: Makes an application.
+        end: Accepts, then closes with 4001 "bye", or reads that the client has left.
+        calls: Gives one late call of each sort. Dict: label -> call.
+    """
+
+    make_app: MakeApp
+    end: Callable[..., Awaitable[None]]
+    calls: Callable[[Any], dict[str, Call]]
+
+    def tried(self, *, leaves: bool, but: tuple[str, ...] = (), **options: Any) -> tuple[Tries, Visit]:
+        """
+        Make every late call once.
+
+        Args:
+            leaves: Whether the client leaves; else the application closes.
+            but: Labels of the calls that are left out.
+            options: As for `visit`.
+
+        Returns:
+            What each gave, and the visit.
+        """
+        tries = Tries()
+
+        async def handler(websocket: Any) -> None:
+            await self.end(websocket, leaves=leaves)
+            for label, call in self.calls(websocket).items():
+                if label not in but:
+                    await tries(label, call())
+
+        return tries, self.visit(handler, leaves=leaves, **options)
+
+    def visit_for_ever(self, label: str, *, leaves: bool, pause_s: float | None = 0.1, **options: Any) -> Visit:
+        """
+        Make one late call again and again, whatever it raises.
+
+        Args:
+            label: Which.
+            leaves: As for `tried`.
+            pause_s: As for `forever`.
+            options: As for `visit`.
+        """
+
+        async def handler(websocket: Any) -> None:
+            await self.end(websocket, leaves=leaves)
+            await forever(self.calls(websocket)[label], pause_s)
+
+        return self.visit(handler, leaves=leaves, **options)
+
+    def visit_until_refused(
+        self, label: str, kind: type[E], *, leaves: bool = True, link: str = "__cause__"
+    ) -> tuple[Visit, E]:
+        """
+        Make one late call again and again, until what it raises is the end of the guard's patience.
+
+        Args:
+            label: Which.
+            kind: The framework's exception for a connection that is gone.
+            leaves: As for `tried`.
+            link: Where the guard's own exception stands behind the framework's.
+
+        Returns:
+            The visit, and the last exception.
+        """
+        caught: list[E] = []
+
+        async def handler(websocket: Any) -> None:
+            await self.end(websocket, leaves=leaves)
+            while True:
+                try:
+                    await self.calls(websocket)[label]()
+                except kind as error:
+                    caught.append(error)
+                    if isinstance(getattr(error, link), ConnectionClosed):
+                        raise
+                await asyncio.sleep(0.1)
+
+        return self.visit(handler, leaves=leaves), caught[-1]
+
+    def visit(self, handler: Handler, **options: Any) -> Visit:
+        """Let a client connect; see `visit`."""
+        return visit(self.make_app, handler, **options)
+
+
 def failing_below(app: ASGIApp) -> ASGIApp:
     """Put something between an application and its guard whose every send but the accept and the close fails."""
 
@@ -146,7 +237,20 @@ def failing_below(app: ASGIApp) -> ASGIApp:
     return between
 
 
-async def forever(call: Callable[[], Awaitable[Any]], pause_s: float | None = 0.1) -> None:
+def ending_below(app: ASGIApp, code: int = 1000) -> ASGIApp:
+    """Put something between an application and its guard that makes a disconnect of every message of the client."""
+
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        async def made_up() -> Message:
+            message = await receive()
+            return message if message["type"] == "websocket.connect" else {"type": "websocket.disconnect", "code": code}
+
+        await app(scope, made_up, send)
+
+    return between
+
+
+async def forever(call: Call, pause_s: float | None = 0.1) -> None:
     """
     Do the same again and again, whatever it raises: the handler that catches everything.
 
