@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -18,8 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
+from .programs import find_program
 from .servers import HOST, free_port
 
 INSTALL = "apt-get install prometheus"
@@ -82,21 +79,6 @@ def _labels(metric: dict[str, str]) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def binary(name: str) -> str:
-    """
-    Find a program of the Debian package, or skip the test; where CI runs, a missing one is a failure.
-
-    Args:
-        name: ``prometheus`` or ``promtool``.
-    """
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is missing: {INSTALL}")
-        pytest.skip(f"{name} is missing: {INSTALL}")
-    return found
-
-
 @contextlib.contextmanager
 def running_prometheus(folder: Path, target_port: int) -> Iterator[Prometheus]:
     """
@@ -118,7 +100,7 @@ def running_prometheus(folder: Path, target_port: int) -> Iterator[Prometheus]:
         json.dumps({"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": [target]})
     )
     command = [
-        binary("prometheus"),
+        find_program("prometheus", INSTALL),
         f"--config.file={configuration}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={HOST}:{port}",

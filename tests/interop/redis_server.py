@@ -8,8 +8,6 @@ The client is a socket and the protocol RESP.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from .programs import find_program
 from .servers import HOST, free_port
 
 INSTALL = "apt-get install redis-server"
@@ -47,7 +46,16 @@ class RedisServer:
     def start(self) -> None:
         """Start it, on the same port each time, and wait until it answers."""
         log_path = self._folder / "redis.log"
-        command = [binary(), "--port", str(self.port), "--bind", HOST, "--save", "", *self._keeps]
+        command = [
+            find_program("redis-server", INSTALL),
+            "--port",
+            str(self.port),
+            "--bind",
+            HOST,
+            "--save",
+            "",
+            *self._keeps,
+        ]
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--dir", str(self._folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -95,16 +103,6 @@ class RedisServer:
         with socket.create_connection((HOST, self.port), timeout=5) as connection:
             connection.sendall(f"*{len(words)}\r\n{parts}".encode())
             return connection.recv(65_536).decode().removesuffix("\r\n")
-
-
-def binary() -> str:
-    """Find the program of the Debian package, or skip the test; where CI runs, a missing one is a failure."""
-    found = shutil.which("redis-server")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"redis-server is missing: {INSTALL}")
-        pytest.skip(f"redis-server is missing: {INSTALL}")
-    return found
 
 
 @contextlib.contextmanager

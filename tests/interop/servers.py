@@ -10,17 +10,20 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib.metadata
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from versions import at_least
 
@@ -148,6 +151,11 @@ class Running:
     def log(self) -> str:
         """Return what the server and the application have printed so far."""
         return self.log_path.read_text("utf-8", "replace")
+
+    def ask(self, path: str, timeout_s: float = 30.0) -> Any:
+        """Ask for a page, and read it as JSON."""
+        with urllib.request.urlopen(f"{self.http_url}{path}", timeout=timeout_s) as answer:
+            return json.load(answer)
 
     def stop(self) -> None:
         """

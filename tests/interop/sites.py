@@ -107,6 +107,13 @@ class Visit:
         assert self.raw is not None
         return self.raw
 
+    def send_unread(self, count: int) -> None:
+        """Send messages that the handler never reads, and wait until the server has surely read from its socket."""
+        self.peer.accepted()
+        for _ in range(count):
+            self.peer.send_text("unread")
+        self.peer.wait_for_traffic()
+
     def seen(self, timeout_s: float = 5.0) -> Seen:
         """Read until the end, as the client sees it."""
         return watch(self.client, timeout_s=timeout_s)

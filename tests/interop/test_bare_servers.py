@@ -158,7 +158,7 @@ def test_push_only_behind_unread_messages_closed(bare: Site, unread: int) -> Non
     legacy = "blocks" if unread < 33 else "silent"
     expected = per_server("silent", "silent", "silent", "silent", legacy=legacy)
     with bare.raw_visit("push-only", seconds=PUSH_S) as visit:
-        send_unread(visit, unread)
+        visit.send_unread(unread)
         close_only(visit)
         assert push_error(visit) == expected[bare.name]
 
@@ -168,23 +168,15 @@ def test_push_only_behind_unread_messages_reset(bare: Site, unread: int) -> None
     """A reset behind unread messages is an OSError on uvicorn; behind 11 or more hypercorn's send blocks for ever."""
     expected = per_server(GONE, "silent" if unread < 11 else "blocks", "silent", "silent")
     with bare.raw_visit("push-only", seconds=PUSH_S) as visit:
-        send_unread(visit, unread)
+        visit.send_unread(unread)
         visit.peer.reset()
     assert push_error(visit) == expected[bare.name]
-
-
-def send_unread(visit: Visit, count: int) -> None:
-    """Send messages that the handler never reads, and wait until the server has surely read from its socket."""
-    visit.peer.accepted()
-    for _ in range(count):
-        visit.peer.send_text("unread")
-    visit.peer.wait_for_traffic()
 
 
 def test_a_cancelled_send_takes_the_disconnect_with_it_on_hypercorn(tmp_path: Path) -> None:
     """It waits for room for the disconnect in a send, and nobody else delivers it: `receive` then waits for ever."""
     with serving(HYPERCORN, "probe:app", tmp_path) as site, site.raw_visit("give-up", receives=1) as visit:
-        send_unread(visit, 40)
+        visit.send_unread(40)
         visit.peer.reset()
         assert visit.receives()[-2:] == ["text 'unread'", "hangs"]
 

@@ -118,7 +118,7 @@ def test_push_only_behind_unread_messages_closed(guarded: Site, unread: int) -> 
     Legacy uvicorn itself tells nobody before the transport ends or 10 s are over: its send and its receive block.
     """
     with guarded.raw_visit("push-only", seconds=6) as visit:
-        send_unread(visit, unread)
+        visit.send_unread(unread)
         visit.peer.send_close(4321, "cya")
         if guarded.name == "uvicorn-legacy":
             assert visit.nothing("ended", 0.5)
@@ -132,17 +132,9 @@ def test_push_only_behind_unread_messages_closed(guarded: Site, unread: int) -> 
 def test_push_only_behind_unread_messages_reset(guarded: Site, unread: int) -> None:
     """G5: a reset behind unread messages is seen, also on hypercorn, whose bare send would block for ever."""
     with guarded.raw_visit("push-only", seconds=6) as visit:
-        send_unread(visit, unread)
+        visit.send_unread(unread)
         visit.peer.reset()
         assert_stopped(visit)
-
-
-def send_unread(visit: Visit, count: int) -> None:
-    """Send messages that the handler never reads, and wait until the server has surely read from its socket."""
-    visit.peer.accepted()
-    for _ in range(count):
-        visit.peer.send_text("unread")
-    visit.peer.wait_for_traffic()
 
 
 def test_loop_that_catches_everything_is_cancelled(guarded: Site) -> None:
@@ -361,7 +353,7 @@ def test_a_cancelled_send_takes_no_disconnect_with_it(tmp_path: Path) -> None:
         serving(HYPERCORN, "probe_guarded:guarded", tmp_path) as site,
         site.raw_visit("give-up", receives=1) as visit,
     ):
-        send_unread(visit, 40)
+        visit.send_unread(40)
         visit.peer.reset()
         assert visit.receives()[-2:] == ["text 'unread'", "disconnect 1006"]
 

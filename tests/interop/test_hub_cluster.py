@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.sync.client import ClientConnection
@@ -36,12 +34,6 @@ def process(server: RedisServer, folder: Path) -> Running:
     """Start one."""
     env = {"HUB_REDIS": server.url}
     return start(UVICORN_SANSIO, f"{PACKAGE}.hub_cluster_app:app", folder, env=env, python_path=[IMPORT_ROOT])
-
-
-def ask(running: Running, path: str) -> Any:
-    """Ask one of the pages."""
-    with urllib.request.urlopen(f"{running.http_url}{path}", timeout=TIMEOUT_S) as answer:
-        return json.load(answer)
 
 
 def send(client: ClientConnection, to: str, data: object) -> str:
@@ -105,10 +97,10 @@ def test_the_users_of_a_process_that_is_killed_are_gone(processes: list[Running]
             client = stack.enter_context(library_client(running.port, "/"))
             assert open_streams(client, HubClient(["user:ann"])) == "started"
         deadline = time.monotonic() + TIMEOUT_S
-        while ask(first, "/presence/ann") != {"online": True, "number": 2}:
+        while first.ask("/presence/ann") != {"online": True, "number": 2}:
             assert time.monotonic() < deadline
         third.process.kill()
-        while ask(first, "/presence/ann") != {"online": True, "number": 1}:
+        while first.ask("/presence/ann") != {"online": True, "number": 1}:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

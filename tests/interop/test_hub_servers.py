@@ -6,11 +6,9 @@ Seen with uvicorn 0.54.0 (three implementations), hypercorn 0.18.0, granian 2.8.
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,19 +34,13 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield serving
 
 
-def ask(running: Running, path: str) -> Any:
-    """Ask one of the pages."""
-    with urllib.request.urlopen(f"{running.http_url}{path}", timeout=TIMEOUT_S) as answer:
-        return json.load(answer)
-
-
 def state_when(running: Running, **expected: object) -> Any:
     """Wait until the hub is as expected, and give its state; give the last one when the time is over."""
     deadline = time.monotonic() + TIMEOUT_S
-    state = ask(running, "/state")
+    state = running.ask("/state")
     while any(state[name] != value for name, value in expected.items()) and time.monotonic() < deadline:
         time.sleep(0.05)
-        state = ask(running, "/state")
+        state = running.ask("/state")
     return state
 
 
@@ -83,7 +75,7 @@ def test_a_storm_harms_nobody_else(running: Running) -> None:
         state_when(running, connections=3)
         storm = [threads.submit(refresh, running, seed, over) for seed in range(2)]
         try:
-            sums = ask(running, f"/send/red/{MESSAGES}/{SIZE}")
+            sums = running.ask(f"/send/red/{MESSAGES}/{SIZE}")
         finally:
             over.set()
         assert [reader.result() for reader in readers] == [list(range(MESSAGES))] * 2
@@ -105,7 +97,7 @@ def test_a_message_is_taken_without_a_task(running: Running) -> None:
     with library_client(running.port, "/blue") as client:
         state_when(running, connections=1)
         queued = 5 if running.server.name == "granian" else 0
-        assert ask(running, "/send/blue/5/10") == {"sent": 5 - queued, "queued": queued, "dropped": 0}
+        assert running.ask("/send/blue/5/10") == {"sent": 5 - queued, "queued": queued, "dropped": 0}
         assert [str(client.recv(timeout=TIMEOUT_S))[0] for _ in range(5)] == list("01234")
     after = state_when(running, connections=0)
     assert (after["queued"] - before["queued"], after["sent"] - before["sent"]) == (queued, 5)

@@ -103,6 +103,16 @@ def test_policies_share_what_is_left(redis_server: RedisServer) -> None:  # noqa
     asyncio.run(closing(first, main()))
 
 
+def together(program: str, server: RedisServer) -> int:
+    """Run a program in two processes at the same moment, and add up what they print."""
+    command = [sys.executable, "-c", program.replace("tests.interop", __name__.rpartition(".")[0]), server.url]
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    return sum(map(int, outputs))
+
+
 COUNTER = """
 import asyncio, sys
 from tests.interop.test_limits_redis import ATTEMPTS, admitted, handshake
@@ -114,12 +124,7 @@ print(asyncio.run(admitted(policy, handshake(), 20)))
 
 def test_processes_share_what_is_left(redis_server: RedisServer) -> None:  # noqa: F811
     """Processes at the same moment let one address in as often together as the limit says."""
-    command = [sys.executable, "-c", COUNTER.replace("tests.interop", __name__.rpartition(".")[0]), redis_server.url]
-    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sum(map(int, outputs)) == 6
+    assert together(COUNTER, redis_server) == 6
 
 
 def test_nothing_personal_is_stored(redis_server: RedisServer) -> None:  # noqa: F811
@@ -273,12 +278,7 @@ asyncio.run(main())
 
 def test_processes_share_a_rate_of_messages(redis_server: RedisServer) -> None:  # noqa: F811
     """Six connections of one identity in two processes, at the same moment: all that the rate allows, and no more."""
-    command = [sys.executable, "-c", SENDER.replace("tests.interop", __name__.rpartition(".")[0]), redis_server.url]
-    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert 30 - 3 <= sum(map(int, outputs)) <= 30
+    assert 30 - 3 <= together(SENDER, redis_server) <= 30
 
 
 @pytest.mark.parametrize("away", ["fail_open", "fail_closed"])

@@ -8,7 +8,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .clients import library_client
-from .prometheus import Prometheus, Series, binary, running_prometheus
+from .programs import find_program
+from .prometheus import INSTALL, Prometheus, Series, running_prometheus
 from .rooms import LATE_SENDS
 from .servers import UVICORN_SANSIO, Running, start
 from .sites import IMPORT_ROOT, PACKAGE
@@ -28,7 +29,7 @@ def series(**labels: str) -> frozenset[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Prometheus]]:
     """Run the application on uvicorn, and a Prometheus that scrapes it."""
-    binary("prometheus")
+    find_program("prometheus", INSTALL)
     folder = tmp_path_factory.mktemp("prometheus")
     environment = {"ROOMS_TELEMETRY": "prometheus"}
     with start(
