@@ -8,7 +8,7 @@ import gc
 import inspect
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -999,6 +999,25 @@ class _Room:
             await asyncio.sleep(self.period_s)
 
 
+@contextlib.asynccontextmanager
+async def _left_by_the_first(
+    room: _Room, guard: WebSocketGuardMiddleware, *, members: int = 3, idle_s: float = 0.1
+) -> AsyncIterator[list[ScriptedServer]]:
+    """Let members come into a room, and the first one leave; let all go at the end, with the broadcaster."""
+    servers = [ScriptedServer() for _ in range(members)]
+    tasks = []
+    for server in servers:
+        server.connect()
+        tasks.append(server.call(guard))
+        await asyncio.sleep(0.1 if server is not servers[-1] else idle_s)
+    servers[0].disconnect(1001)
+    yield servers
+    assert room.task is not None
+    room.task.cancel()
+    room.stay.set()
+    await asyncio.gather(*tasks)
+
+
 @pytest.mark.parametrize("linger_s", [0, 10])
 @pytest.mark.parametrize("period_s", [0.5, 60])
 @pytest.mark.parametrize("repeat", [1, 2, 5])
@@ -1012,24 +1031,13 @@ def test_the_lazily_started_broadcaster_lives_for_ever(
     async def main() -> None:
         room = _Room(period_s=period_s, repeat=repeat, dead_first=dead_first)
         guard = WebSocketGuardMiddleware(room.app, observers=(), linger_s=linger_s)
-        servers = [ScriptedServer() for _ in range(3)]
-        tasks = []
-        for server in servers:
-            server.connect()
-            tasks.append(server.call(guard))
-            await asyncio.sleep(0.1)
-        if idle:
-            await asyncio.sleep(30)
-        servers[0].disconnect(1001)
-        await asyncio.sleep(20 * 60)
-        assert room.errors == []
-        assert room.task is not None
-        assert not room.task.done()
-        assert abs(len(servers[1].sent) - 1 - room.rounds * repeat) <= 2 * repeat
-        assert guard.totals().dropped_total > 0
-        room.task.cancel()
-        room.stay.set()
-        await asyncio.gather(*tasks)
+        async with _left_by_the_first(room, guard, idle_s=30.1 if idle else 0.1) as servers:
+            await asyncio.sleep(20 * 60)
+            assert room.errors == []
+            assert room.task is not None
+            assert not room.task.done()
+            assert abs(len(servers[1].sent) - 1 - room.rounds * repeat) <= 2 * repeat
+            assert guard.totals().dropped_total > 0
 
     run(main)
 
@@ -1057,21 +1065,12 @@ def test_a_broadcaster_that_sends_in_tasks_of_its_own_lives(linger_s: float, how
                 await asyncio.sleep(1)
 
         setattr(room, "broadcast", broadcast)  # noqa: B010 - a method of the test's own application
-        servers = [ScriptedServer() for _ in range(3)]
-        tasks = []
-        for server in servers:
-            server.connect()
-            tasks.append(server.call(guard))
-            await asyncio.sleep(0.1)
-        servers[0].disconnect()
-        await asyncio.sleep(300)
-        assert room.task is not None
-        assert not room.task.done()
-        assert room.rounds >= 299
-        assert len(servers[1].sent) >= 2 * 298
-        room.task.cancel()
-        room.stay.set()
-        await asyncio.gather(*tasks)
+        async with _left_by_the_first(room, guard) as servers:
+            await asyncio.sleep(300)
+            assert room.task is not None
+            assert not room.task.done()
+            assert room.rounds >= 299
+            assert len(servers[1].sent) >= 2 * 298
 
     run(main)
 
@@ -1396,19 +1395,9 @@ def test_a_task_that_begins_to_send_late_is_looked_at_for_as_long(pauses_s: tupl
 
         setattr(room, "broadcast", late_rounds)  # noqa: B010 - a method of the test's own application
         guard = WebSocketGuardMiddleware(room.app, observers=(), linger_s=10)
-        first, second = ScriptedServer(), ScriptedServer()
-        tasks = []
-        for server in (first, second):
-            server.connect()
-            tasks.append(server.call(guard))
-            await asyncio.sleep(0.1)
-        first.disconnect()
-        await asyncio.sleep(600)
-        assert room.errors == []
-        assert room.task is not None
-        room.task.cancel()
-        room.stay.set()
-        await asyncio.gather(*tasks)
+        async with _left_by_the_first(room, guard, members=2):
+            await asyncio.sleep(600)
+            assert room.errors == []
 
     run(main)
 
@@ -1549,19 +1538,9 @@ def test_a_broadcaster_that_makes_a_task_for_each_send_lives(how: str, period_s:
 
         setattr(room, "broadcast", one_by_one)  # noqa: B010 - a method of the test's own application
         guard = WebSocketGuardMiddleware(room.app, observers=(), linger_s=linger_s)
-        servers = [ScriptedServer() for _ in range(3)]
-        tasks = []
-        for server in servers:
-            server.connect()
-            tasks.append(server.call(guard))
-            await asyncio.sleep(0.1)
-        servers[0].disconnect()
-        await asyncio.sleep(20 * 60)
-        assert room.errors == []
-        assert room.task is not None
-        room.task.cancel()
-        room.stay.set()
-        await asyncio.gather(*tasks)
+        async with _left_by_the_first(room, guard):
+            await asyncio.sleep(20 * 60)
+            assert room.errors == []
 
     run(main)
 
