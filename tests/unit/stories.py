@@ -20,6 +20,18 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Script = Callable[[ScriptedServer], Awaitable[None]]
 
 ROUTE = "/rooms/{room}"
+REQUEST = {
+    "http.request.method": "GET",
+    "url.scheme": "ws",
+    "url.path": "/rooms/7",
+    "network.protocol.name": "http",
+    "network.protocol.version": "1.1",
+    "client.address": "127.0.0.1",
+    "client.port": 50000,
+    "server.address": "127.0.0.1",
+    "server.port": 80,
+}
+"""What telemetry says of the request of every story."""
 HANDSHAKE_S = 0.25
 ACCEPT: Message = {"type": "websocket.accept"}
 TEXT: Message = {"type": "websocket.send", "text": "hé"}

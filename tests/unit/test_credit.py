@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from gated import Gated, Measuring
 
-from asgi_ws_guard import ALLOW, Allow, Books, Closed, CloseStatus, Deny, Drop, Handshake, WebSocketGuardMiddleware
+from asgi_ws_guard import ALLOW, Allow, Books, Closed, CloseStatus, Drop, WebSocketGuardMiddleware
 from asgi_ws_guard._lanes import ENDLESS
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
@@ -43,23 +44,6 @@ class Gate:
         self.heard.append((messages, size))
         if self.given == "settle raises":
             raise ValueError
-
-
-class Gated:
-    """A policy that lets everybody in through a gate."""
-
-    def __init__(self, gate: Any) -> None:
-        self.gate = gate
-
-    def admit(self, handshake: Handshake) -> Allow | Deny:
-        """Let it in."""
-        return Allow(gate=self.gate)
-
-
-class Measuring(Recorder):
-    """An observer that wants to know how much passes."""
-
-    wants_sizes = True
 
 
 @pytest.fixture(params=["direct", "measured"])

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from gated import Gated, Measuring
 
 from asgi_ws_guard import (
     ALLOW,
@@ -21,7 +22,6 @@ from asgi_ws_guard import (
     Delay,
     Deny,
     Drop,
-    Handshake,
     Initiator,
     MessageReceived,
     PolicyApplied,
@@ -55,23 +55,6 @@ class Gate:
     def later(self) -> Any:
         """Answer for a message that was delayed."""
         return self(-1)
-
-
-class Gated:
-    """A policy that lets everybody in through a gate."""
-
-    def __init__(self, gate: Any) -> None:
-        self.gate = gate
-
-    def admit(self, handshake: Handshake) -> Allow | Deny:
-        """Let it in."""
-        return Allow(gate=self.gate)
-
-
-class Measuring(Recorder):
-    """An observer that wants to know how much passes."""
-
-    wants_sizes = True
 
 
 def _recorder(mode: str) -> Recorder:

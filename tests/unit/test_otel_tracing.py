@@ -27,6 +27,7 @@ from stories import (
     ACCEPT,
     CLOSE,
     HANDSHAKE_S,
+    REQUEST,
     ROUTE,
     TEXT,
     Handler,
@@ -150,15 +151,7 @@ def request(recorder: Recorder, **more: Any) -> dict[str, Any]:
     """Give what the handshake's span says of every story's request."""
     return {
         "asgi_ws_guard.connection.id": recorder.one(Opened).connection_id,
-        "http.request.method": "GET",
-        "url.scheme": "ws",
-        "url.path": "/rooms/7",
-        "network.protocol.name": "http",
-        "network.protocol.version": "1.1",
-        "client.address": "127.0.0.1",
-        "client.port": 50000,
-        "server.address": "127.0.0.1",
-        "server.port": 80,
+        **REQUEST,
         "http.route": ROUTE,
         **more,
     }
