@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -109,6 +110,20 @@ def scope(path: str = "/ws") -> dict[str, Any]:
         "state": {},
         "extensions": {"websocket.http.response": {}},
     }
+
+
+def connected(app: App, scope: dict[str, Any]) -> tuple[asyncio.Queue[Any], asyncio.Task[None]]:
+    """Begin a connection whose peer throws away what it is sent; give what it says, and the task that serves it."""
+    inbox: asyncio.Queue[Any] = asyncio.Queue()
+    inbox.put_nowait({"type": "websocket.connect"})
+
+    async def receive() -> Any:
+        return await inbox.get()
+
+    async def send(message: Any) -> None:
+        pass
+
+    return inbox, asyncio.create_task(app(scope, receive, send))
 
 
 def spread(values: list[float]) -> str:

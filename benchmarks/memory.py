@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ._subjects import WRAPPERS, scope, silence_logs, verdict
+from ._subjects import WRAPPERS, connected, scope, silence_logs, verdict
 
 BUDGET_BYTES = 1536
 SETTLE_S = 0.6
@@ -50,7 +50,7 @@ async def per_connection(wrap: Any, connections: int) -> float:
     before = tracemalloc.get_traced_memory()[0]
     inboxes, tasks = [], []
     for _ in range(connections):
-        inbox, task = _serve(app)
+        inbox, task = connected(app, scope())
         inboxes.append(inbox)
         tasks.append(task)
     await asyncio.sleep(SETTLE_S)
@@ -61,19 +61,6 @@ async def per_connection(wrap: Any, connections: int) -> float:
         inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
     await asyncio.gather(*tasks)
     return (after - before) / connections
-
-
-def _serve(app: Any) -> tuple[asyncio.Queue[Any], asyncio.Task[None]]:
-    inbox: asyncio.Queue[Any] = asyncio.Queue()
-    inbox.put_nowait({"type": "websocket.connect"})
-
-    async def receive() -> Any:
-        return await inbox.get()
-
-    async def send(message: Any) -> None:
-        pass
-
-    return inbox, asyncio.create_task(app(scope(), receive, send))
 
 
 def main() -> None:

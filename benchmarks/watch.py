@@ -20,7 +20,7 @@ from rich.table import Table
 
 from asgi_ws_guard import Allow, Deadlines, Identity, WebSocketGuardMiddleware
 
-from ._subjects import WRAPPERS, App, scope, spread, verdict
+from ._subjects import WRAPPERS, App, connected, scope, spread, verdict
 
 BUDGET_PERCENT = 1.0
 SETTLE_S = 4.0
@@ -80,7 +80,7 @@ async def idle_share(app: Any, connections: int, window_s: float) -> float:
     """
     over, inboxes, tasks = asyncio.Event(), [], []
     for _ in range(connections):
-        inbox, task = _serve(app, over)
+        inbox, task = connected(app, {**scope(), "benchmark.over": over})
         inboxes.append(inbox)
         tasks.append(task)
     await asyncio.sleep(SETTLE_S)
@@ -92,19 +92,6 @@ async def idle_share(app: Any, connections: int, window_s: float) -> float:
         inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
     await asyncio.gather(*tasks)
     return 100 * share
-
-
-def _serve(app: Any, over: asyncio.Event) -> tuple[asyncio.Queue[Any], asyncio.Task[None]]:
-    inbox: asyncio.Queue[Any] = asyncio.Queue()
-    inbox.put_nowait({"type": "websocket.connect"})
-
-    async def receive() -> Any:
-        return await inbox.get()
-
-    async def send(message: Any) -> None:
-        pass
-
-    return inbox, asyncio.create_task(app({**scope(), "benchmark.over": over}, receive, send))
 
 
 def main() -> None:
