@@ -151,7 +151,7 @@ class AsyncioLoop:
             raise RuntimeError("cancelled by itself")
         return (True, task.result()) if task.done() else (False, None)
 
-    def start(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[Any, Any, Any], context: Context) -> asyncio.Task[Any]:
         """
         Start a task in a copy of a context.
 

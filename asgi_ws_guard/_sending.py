@@ -120,7 +120,7 @@ class Sending:
             session.connection.failed += 1
             session.count_late(Books(failed=1))
             self._tell_lost(message, started_s, error, None)
-            if isinstance(error, asyncio.CancelledError):
+            if not isinstance(error, Exception):  # cancelled, or thrown away by who began it by hand
                 self._look_for_end()
             if self._waker is None or not self._waker.woke(error):
                 raise error
@@ -128,7 +128,7 @@ class Sending:
             raise self._closed() from error
 
     def _look_for_end(self) -> None:
-        """End the connection if the send that was cancelled is all that would have told of its end (hypercorn)."""
+        """End the connection if the send that was given up is all that would have told of its end (hypercorn)."""
         hypercorn = None if self._session.connection.ended else hypercorn_of(self._session.task)
         if hypercorn is not None and hypercorn.has_closed:
             self._session.transport_lost()

@@ -8,11 +8,15 @@ that another does not.
 
 from __future__ import annotations
 
-from ._delivery import Channel
+import asyncio
+from collections.abc import Iterable
+
+from ._delivery import SEND_FAILED, Channel
 from ._encoding import Encoded
 from ._report import Tally
 from ._slices import Slices
 from ._sums import Sums
+from ._work import Work, begin_work
 
 LOOK_EVERY = 16
 """Messages between two looks at the clock: a server's `send` takes 5 to 30 µs."""
@@ -47,17 +51,19 @@ class Fan:
 class Fans:
     """All messages of one hub that are on their way, in the order in which they were sent."""
 
-    __slots__ = ("_active", "_slices", "_sums")
+    __slots__ = ("_active", "_slices", "_sums", "_work")
 
-    def __init__(self, slices: Slices, sums: Sums) -> None:
+    def __init__(self, slices: Slices, sums: Sums, work: Work) -> None:
         """
         Begin without any.
 
         Args:
             slices: How long the loop may be held.
             sums: Where to count.
+            work: Holds the tasks while they run.
         """
         self._sums = sums
+        self._work = work
         self._active: list[Fan] = []
         self._slices = slices
 
@@ -65,13 +71,37 @@ class Fans:
         """Let a message have its place in the order from now on; `run` has to follow."""
         self._active.append(fan)
 
-    async def run(self, fan: Fan) -> None:
+    async def run(self, *fans: Fan) -> None:
         """
-        Hand a message to all whose turn has not come.
+        Hand messages to all whose turn has not come; a task does the rest for a sender that is cancelled.
 
         Args:
-            fan: One that was added; it can be run again when this was cancelled.
+            fans: Those that were added, in their order.
         """
+        try:
+            for fan in fans:
+                await self._run(fan)
+        except asyncio.CancelledError:
+            rest = begin_work(self._work, self._finish(fans))
+            rest.add_done_callback(lambda _: self._abandon(fans))  # it may be cancelled too, before its first step
+            raise
+
+    async def _finish(self, fans: Iterable[Fan]) -> None:
+        for fan in fans:
+            if fan in self._active:
+                await self._run(fan)
+
+    def _abandon(self, fans: Iterable[Fan]) -> None:
+        """Take messages out of the order that nobody hands over any more."""
+        for fan in fans:
+            if fan in self._active:
+                self._active.remove(fan)
+            while fan.pending:
+                fan.pending.popitem()
+                fan.tally.drop(SEND_FAILED)
+                self._sums.drop(SEND_FAILED)
+
+    async def _run(self, fan: Fan) -> None:
         pending, message, tally = fan.pending, fan.message, fan.tally
         every = 1 if message.size > LARGE_BYTES else LOOK_EVERY
         while pending:

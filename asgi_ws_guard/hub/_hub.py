@@ -126,8 +126,8 @@ class Hub:
         self._is_json = isinstance(encoder, str)
         self._slices = Slices()
         self.sums = Sums()
-        self._fans = Fans(self._slices, self.sums)
         self._work: Work = set()
+        self._fans = Fans(self._slices, self.sums, self._work)
         membership: Membership[Channel] = Membership()
         self._streaming = Streaming(
             backend=self._backend,

@@ -153,8 +153,7 @@ class LiveStream:
         await self._run([], self._fan_of(entries))
 
     async def _run(self, first: list[Fan], fans: list[Fan]) -> None:
-        for fan in (*first, *fans):
-            await self.fans.run(fan)
+        await self.fans.run(*first, *fans)
         while len(self.tallies) > CHUNK:
             del self.tallies[next(iter(self.tallies))]
 

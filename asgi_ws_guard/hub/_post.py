@@ -85,14 +85,9 @@ class Post:
         try:
             await self._fans.run(fan)
         except asyncio.CancelledError:
-            begin_work(self._work, self._finish(fan, publication))
+            begin_work(self._work, self._carry(publication))  # `Fans` hands it to the rest here
             raise
         return fan.tally.report(await self._carry(publication))
-
-    async def _finish(self, fan: Fan, publication: Publication | None) -> None:
-        """Hand a message to the rest, for a sender that was cancelled halfway."""
-        await self._fans.run(fan)
-        await self._carry(publication)
 
     async def _carry(self, publication: Publication | None) -> Remote:
         if publication is None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from .._loops import AsyncioLoop
 
-Work = set[asyncio.Task[None]]
+Work = set[asyncio.Task[Any]]
 """The tasks of one hub that run; the event loop alone would not hold them."""
 
 
-def begin_work(work: Work, made: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def begin_work(work: Work, made: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """
     Run a task until it ends.
 

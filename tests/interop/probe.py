@@ -228,12 +228,17 @@ async def push_only(peer: Peer) -> None:
 
 
 async def give_up(peer: Peer) -> None:
-    """Send text, or with ``chunks`` 64 KiB, until a send is cancelled after ``limit`` s; then receive, or return."""
+    """
+    Send text, or with ``chunks`` 64 KiB, until a send is given up after ``limit`` s; then receive, or return.
+
+    It is cancelled, or with ``by_hand`` begun without a task and thrown away.
+    """
+    give_time = _throw_away if peer.number("by_hand", 0) else asyncio.wait_for
     await peer.accept()
     message = {"type": "websocket.send", **({"bytes": CHUNK} if peer.number("chunks", 0) else {"text": "x"})}
     with contextlib.suppress(asyncio.TimeoutError):
         while True:
-            await asyncio.wait_for(peer.raw_send(message), peer.number("limit", 0.1))
+            await give_time(peer.raw_send(message), peer.number("limit", 0.1))
             if peer.handle is not None and not peer.handle.is_open:
                 break
             await asyncio.sleep(0.001)
@@ -242,6 +247,17 @@ async def give_up(peer: Peer) -> None:
         received = await peer.receive("behind", 3.0)
         if received is None or received["type"] == "websocket.disconnect":
             return
+
+
+async def _throw_away(sending: Awaitable[None], limit_s: float) -> None:
+    """Begin a send in no task, and throw it away if it does not go on within a time."""
+    steps: Any = sending.__await__()
+    with contextlib.suppress(StopIteration):
+        while True:
+            done, _ = await asyncio.wait([next(steps)], timeout=limit_s)
+            if not done:
+                steps.close()
+                raise asyncio.TimeoutError
 
 
 async def parked(peer: Peer) -> None:

@@ -118,7 +118,7 @@ def test_push_only_behind_unread_messages_closed(guarded: Site, unread: int) -> 
     Legacy uvicorn itself tells nobody before the transport ends or 10 s are over: its send and its receive block.
     """
     with guarded.raw_visit("push-only", seconds=6) as visit:
-        visit.send_unread(unread)
+        send_unread(visit, unread)
         visit.peer.send_close(4321, "cya")
         if guarded.name == "uvicorn-legacy":
             assert visit.nothing("ended", 0.5)
@@ -132,9 +132,17 @@ def test_push_only_behind_unread_messages_closed(guarded: Site, unread: int) -> 
 def test_push_only_behind_unread_messages_reset(guarded: Site, unread: int) -> None:
     """G5: a reset behind unread messages is seen, also on hypercorn, whose bare send would block for ever."""
     with guarded.raw_visit("push-only", seconds=6) as visit:
-        visit.send_unread(unread)
+        send_unread(visit, unread)
         visit.peer.reset()
         assert_stopped(visit)
+
+
+def send_unread(visit: Visit, count: int) -> None:
+    """Send messages that the handler never reads, and wait until the server has surely read from its socket."""
+    visit.peer.accepted()
+    for _ in range(count):
+        visit.peer.send_text("unread")
+    visit.peer.wait_for_traffic()
 
 
 def test_loop_that_catches_everything_is_cancelled(guarded: Site) -> None:
@@ -347,13 +355,14 @@ def test_unread_messages_behind_a_handler_hold_no_connection(guarded: Site) -> N
         assert visit.peer.ends(10.0)
 
 
-def test_a_cancelled_send_takes_no_disconnect_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_hand", [0, 1])
+def test_a_send_that_is_given_up_takes_no_disconnect_with_it(tmp_path: Path, by_hand: int) -> None:
     """G3: `receive` gives the disconnect, although hypercorn 0.18 lost it with the send that found the end."""
     with (
         serving(HYPERCORN, "probe_guarded:guarded", tmp_path) as site,
-        site.raw_visit("give-up", receives=1) as visit,
+        site.raw_visit("give-up", receives=1, by_hand=by_hand) as visit,
     ):
-        visit.send_unread(40)
+        send_unread(visit, 40)
         visit.peer.reset()
         assert visit.receives()[-2:] == ["text 'unread'", "disconnect 1006"]
 

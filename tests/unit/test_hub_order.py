@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
@@ -12,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_ws_guard import LateSend, Leaked
-from asgi_ws_guard.hub import DeliveryReport, Encoded, Hub
+from asgi_ws_guard.hub import DeliveryReport, Encoded, Hub, Target
 from asgi_ws_guard.hub._fan import LARGE_BYTES, LOOK_EVERY
 from asgi_ws_guard.hub._report import Tally
 from asgi_ws_guard.hub._slices import SLICE_S, Slices
+from asgi_ws_guard.hub._streams import Entry
 from asgi_ws_guard.testing import run
 
 
@@ -264,6 +266,56 @@ def test_a_broadcast_whose_sender_is_cancelled_reaches_the_rest() -> None:
         await asyncio.sleep(1)
         assert all(one.got == ["first"] for one in everybody)
         assert not hub._work
+        assert not hub._fans._active
+
+    run(main)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_broadcast_that_is_cancelled_twice_is_counted_and_forgotten(steps: int) -> None:
+    """As when a process cancels all of its tasks, also one that has not begun."""
+
+    async def main() -> None:
+        hub = Hub()
+        everybody, work = await begun(hub, 200)
+        work.cancel()
+        while not work.done():
+            await asyncio.sleep(0)
+        rest = [task for task in hub._work if "_finish" in repr(task)]
+        await turns(steps)
+        assert [task.cancel() for task in rest] == [True]
+        await turns()
+        assert not hub._work
+        assert not hub._fans._active
+        got = sum(one.got == ["first"] for one in everybody)
+        assert 0 < got < len(everybody)
+        assert (hub.sums.sent, hub.sums.dropped) == (got, {"send_failed": len(everybody) - got})
+
+    run(main)
+
+
+def test_messages_of_a_stream_whose_sender_is_cancelled_reach_the_rest() -> None:
+    """All that it had to give: who takes the one of another node may find a second one that waited for it."""
+
+    async def main() -> None:
+        hub, clock = Hub(position_secret="a secret of the tests"), Work(0.0001)
+        hub.stream_rooms()
+        timed(hub, clock)
+        everybody = [await peer() for _ in range(100)]
+        for one in everybody:
+            await hub.resume(one.handle, Target("room", "a"))
+            clock.let(one)
+        live = hub._streaming._live[Target("room", "a")]
+        begun = live.feed.cursor
+        assert begun is not None
+        messages = [Entry(begun.offset + number, Encoded(f'"data":{number}', 8)) for number in (1, 2)]
+        work = asyncio.create_task(live.give(messages))
+        await asyncio.sleep(0)
+        work.cancel()
+        await asyncio.wait([work])
+        await asyncio.sleep(1)
+        assert all([json.loads(text)["data"] for text in one.got[1:]] == [1, 2] for one in everybody)
+        assert not hub._fans._active
 
     run(main)
 
