@@ -75,6 +75,10 @@ PAUSE_S = 0.001
 """Seconds that a loop without any sleep is held up: enough for another thread to take the interpreter's lock."""
 
 
+class WorkCancelled(RuntimeError):
+    """Work of foreign code was cancelled, and not by who waits for it: nobody is to take that for their own."""
+
+
 class AsyncioLoop:
     """The asyncio loop that runs the caller. It is asked for anew each time: to hold it would keep it alive."""
 
@@ -138,7 +142,7 @@ class AsyncioLoop:
             Whether it is done, and its result.
 
         Raises:
-            RuntimeError: It was cancelled, and not by its caller: nobody is to take that for a cancellation of theirs.
+            WorkCancelled: It was cancelled, and not by its caller.
         """
         task = asyncio.ensure_future(awaitable)
         try:
@@ -148,7 +152,7 @@ class AsyncioLoop:
                 task.add_done_callback(_retrieve)
                 task.cancel()
         if task.cancelled():
-            raise RuntimeError("cancelled by itself")
+            raise WorkCancelled
         return (True, task.result()) if task.done() else (False, None)
 
     def start(self, work: Coroutine[Any, Any, Any], context: Context) -> asyncio.Task[Any]:

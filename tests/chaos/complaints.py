@@ -11,11 +11,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from asgi_ws_guard._loops import WorkCancelled
+
 from .mishaps import CANCELLED, Mishap
 
 OWN = re.compile(rf"^(\S+\.)?({Mishap.__name__}\b|CancelledError: {CANCELLED})")
-RAISED = re.compile(rf" raised {Mishap.__name__} at ")
-"""How the guard names what a callable raised that it was given, without a traceback."""
+RAISED = re.compile(rf" raised ({Mishap.__name__}|{WorkCancelled.__name__}) at ")
+"""How the guard names what a callable raised that it was given, or that its work was cancelled, without a traceback."""
 BARE_CANCELLATION = re.compile(r"^(asyncio\.exceptions\.)?CancelledError:?$")
 TRACEBACK = "Traceback (most recent call last):"
 CHAINS = ("During handling of the above exception", "The above exception was the direct cause")

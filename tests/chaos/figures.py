@@ -24,7 +24,7 @@ from asgi_ws_guard import WebSocketGuardMiddleware
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ws_guard.plugins.limits import Limits
 
-from .mishaps import CANCELLED, arrange
+from .mishaps import CANCELLED, arrange, is_ours
 from .styles import options_of
 
 COUNTED = ("asgi_ws_guard", "chaos", "opentelemetry.sdk.trace", "starlette.websockets", "quart.wrappers.websocket")
@@ -111,7 +111,7 @@ class Style:
         try:
             await (self.guard or self._inside)(scope, receive_outside, send_outside)
         except asyncio.CancelledError as error:
-            if _is_ours(error):  # a second cancellation has none of the text, and granian prints no chain
+            if is_ours(error):  # a second cancellation has none of the text, and granian prints no chain
                 raise asyncio.CancelledError(CANCELLED) from error
             raise
 
@@ -206,10 +206,3 @@ def _where(task: asyncio.Task[Any]) -> str:
         behind = [one for one in gc.get_referents(inner) if asyncio.iscoroutine(one)]
         inner = behind[0] if names[-1] == "coroutine_wrapper" and behind else getattr(inner, "cr_await", None)
     return " > ".join(names)
-
-
-def _is_ours(error: BaseException | None) -> bool:
-    """Tell whether a cancellation, or one that was handled when it came, was made on purpose."""
-    while error is not None and CANCELLED not in error.args:
-        error = error.__context__
-    return error is not None

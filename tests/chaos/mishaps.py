@@ -11,6 +11,7 @@ import importlib.metadata
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from weakref import WeakSet
 
 import asgi_ws_guard
 
@@ -75,11 +76,29 @@ def arrange(options: Mapping[str, str]) -> None:
     asyncio.get_running_loop().call_later(float(options["at_s"]), _cancel, who, int(options["who"]))
 
 
+def is_ours(error: BaseException | None) -> bool:
+    """
+    Tell whether a cancellation, or one that was handled when it came, was made on purpose.
+
+    Its text may be lost on the way: `asyncio.gather` that is cancelled raises the cancellation of one of its own.
+
+    Args:
+        error: What ended the running task.
+    """
+    while error is not None and CANCELLED not in error.args:
+        error = error.__context__
+    return error is not None or asyncio.current_task() in _cancelled
+
+
+_cancelled: WeakSet[asyncio.Task[object]] = WeakSet()
+
+
 def _cancel(task: asyncio.Task[object] | None, who: int) -> None:
     if task is None:
         tasks = sorted((one for one in asyncio.all_tasks() if _is_ours(one)), key=_name)
         task = tasks[who % len(tasks)] if tasks else None
     if task is not None:
+        _cancelled.add(task)
         task.cancel(CANCELLED)
 
 

@@ -25,6 +25,9 @@ MISHAPS = ("handler", "any")
 POLICIES = ("idle", "age", "handshake", "slow", "first", "origin", "drop", "delay", "close", "undecided")
 GOVERNED = ("raw", "chat", "hub")
 """Quart reads before it accepts, and its handlers log whatever they are told: it has no policies."""
+BACKLOG = {"chat": 40}
+"""Messages that a client of a style says at most at a time: the chat sends each to a whole room, one member after the
+other. More of them, from many at once, overload it for minutes, behind whatever guard."""
 CLEAN_CODES = (1000, 1001, 1003, 1008, 1011, 3000, 4000, 4321, 4999)
 
 
@@ -72,7 +75,9 @@ def plan(seed: int, number: int, styles: Sequence[str]) -> Plan:
     random = Random(f"{seed}:{number}")
     style = random.choice(styles)
     policy = random.choice(POLICIES) if style in GOVERNED and random.random() < 0.3 else None
-    return Plan(number, style, _path(random, style, number, policy), tuple(_steps(random, policy)))
+    path = _path(random, style, number, policy)
+    steps = (_bounded(step, BACKLOG.get(style)) for step in _steps(random, policy))
+    return Plan(number, style, path, tuple(steps))
 
 
 def _path(random: Random, style: str, number: int, policy: str | None) -> str:
@@ -106,6 +111,13 @@ def _steps(random: Random, policy: str | None) -> Iterator[Step]:
     for _ in range(random.randrange(4)):
         yield _middle(random)
     yield from _ending(random)
+
+
+def _bounded(step: Step, most: int | None) -> Step:
+    if step[0] != "say" or most is None:
+        return step
+    _, count, size = step
+    return ("say", min(int(count), most), size)
 
 
 def _half_a_handshake(random: Random) -> Iterator[Step]:

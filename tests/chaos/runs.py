@@ -81,7 +81,8 @@ class Storm:
         styles: Which applications they go to.
         at_once: How many there are at any time.
         warm_up: Clients before the figures that the end is compared with.
-        bare: Without the guard: nothing but the log is judged, to see what the servers complain of by themselves.
+        bare: Without the guard: nothing but the log is judged, to see what the servers complain of by themselves; and
+            what memory they keep.
     """
 
     seed: int
@@ -118,7 +119,7 @@ def run(server: Server, plan: Storm, folder: Path, first: int, done: Callable[[]
         fresh["tasks"] |= LASTING
         warming = plans(plan.seed, plan.warm_up, plan.styles, WARM_UP_FROM)
         _send(running, warming, plan.at_once, lambda outcome: _judge(outcome, result, plan))
-        result.before = fresh if plan.bare else quiet(running, fresh)
+        result.before = figures(running, "?memory") if plan.bare else quiet(running, fresh)
         result.faults += [] if plan.bare else [f"warm-up: {fault}" for fault in left(fresh, result.before)]
         began = time.monotonic()
 

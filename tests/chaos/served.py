@@ -26,9 +26,8 @@ from .mishaps import UnluckyObserver
 from .plans import GOVERNED, STYLES
 from .policies import policies
 
-QUIET_LINGER_S = {"chat": 60.0, "quart": 1.0, "hub": 60.0}
-"""For those that shall never be told: longer than the chat takes for what had arrived, on a loaded machine too; and
-no longer than needed for what Quart's handlers leave behind when one of two tasks is cancelled."""
+QUIET_LINGER_S = {"chat": 60.0, "quart": styles.QUART_LINGER_S, "hub": 60.0}
+"""For those that shall never be told: longer than the chat takes for what had arrived, on a loaded machine too."""
 SEED_VARIABLE, SERVER_VARIABLE, BARE_VARIABLE = "CHAOS_SEED", "CHAOS_SERVER", "CHAOS_BARE"
 
 structlog.configure(processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()])

@@ -136,6 +136,7 @@ THEN = "\nDuring handling of the above exception, another exception occurred:\n\
         ("Task was destroyed but it is pending!\ntask: <Task pending>\n", [False]),
         ("ERROR:    alone\nINFO:     next\n", [False]),
         ("ERROR    an authenticator raised Mishap at /a.py:57: denied\n", [True]),
+        ("ERROR    policy Drawn raised WorkCancelled at a first message: closed\n", [True]),
         ("ERROR    an authenticator raised KeyError at /a.py:57: denied\n", [False]),
     ],
 )
