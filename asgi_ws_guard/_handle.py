@@ -116,7 +116,7 @@ class ConnectionHandle:
     @property
     def is_draining(self) -> bool:
         """Whether the process is about to end: the connection will be closed soon, and then its handler stopped."""
-        return self._session.is_draining
+        return self._session.watch.drain.is_begun
 
     async def wait_draining(self) -> None:
         """
@@ -125,7 +125,7 @@ class ConnectionHandle:
         It does not return at the end of a connection that is not drained. Any number of tasks may wait; cancelling one
         is harmless.
         """
-        await self._session.wait_draining()
+        await self._session.watch.drain.wait()
 
     @property
     def books(self) -> Books:

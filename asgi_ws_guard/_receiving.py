@@ -14,6 +14,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
 from ._close import CloseCode, Initiator
+from ._events import ReadAheadFull
 from ._handle import _current
 from ._loops import AsyncioLoop, Flag, Timer, Waker, step
 from ._path import gone
@@ -73,7 +74,7 @@ class Receiving:
         self._waker: Waker | None = None
         self._held: tuple[Message, Timer, Delay] | None = None
         self._idle_since_s = session.loop.time()
-        self._looks = session.looks
+        self._looks = session.watch.looks
         self._seen = 0
 
     @property
@@ -289,7 +290,8 @@ class Receiving:
             messages: Messages that wait.
             size: Their payloads, in bytes or characters.
         """
-        self._session.tell_ahead_full(messages, size)
+        session = self._session
+        session.tell((ReadAheadFull(session.connection_id, session.loop.time(), messages, size),))
 
     def poll(self) -> None:
         """Take in what the server has ready, without waiting: a disconnect may be among it."""
@@ -318,7 +320,7 @@ class Receiving:
     def look(self) -> None:
         """Start to read ahead when nobody has received for a while; the watch calls it where nobody receives."""
         session = self._session
-        now, seen, looks = session.loop.time(), self.received, session.looks
+        now, seen, looks = session.loop.time(), self.received, session.watch.looks
         if looks - self._looks > 1 or seen != self._seen:
             self._idle_since_s = now - TICK_S if seen == self._seen else now
             self._seen = seen
@@ -350,7 +352,7 @@ class Receiving:
         self._release()
         self._wake()
         if self._session.path.reading is not None:
-            turns = self._session.turns
+            turns = self._session.watch.turns
             self._session.loop.later(self._drain_s(), lambda: turns.call(self._interrupt))
 
     async def stop(self) -> None:
@@ -441,7 +443,7 @@ class Receiving:
         return timer is not None
 
     def _is_due(self) -> None:
-        self._session.pacer.let_go(self._release)
+        self._session.watch.pacer.let_go(self._release)
 
     def _release(self) -> None:
         """Let a message that waited be received, and the next one be read; nobody may be there to receive it."""

@@ -78,7 +78,7 @@ class Sending:
             ConnectionClosed: The connection has ended and the time for late sends is over.
         """
         session = self._session
-        session.see_sender()
+        self._see_sender()
         if session.entrance is not None and session.is_held and not _is_close(message):
             await session.entrance.wait()
         session.find_route()
@@ -328,11 +328,18 @@ class Sending:
         session.tell((adjusted,))
         await write({**message, "code": code})
 
+    def _see_sender(self) -> None:
+        """Report the running task while it is looked at who sends."""
+        senders = self._session.watch.senders
+        if senders.looking:
+            handle = _current.get()
+            senders.seen(self._session.connection_id, None if handle is None else handle.connection_id)
+
     async def _late(self, message_type: str) -> None:
         session = self._session
         self._dropped(message_type)
         linger, at_once = self._lingering(), session.options.late_sends == "raise"
-        answer = linger.late_send(self._is_child(), session.senders, session.connection_id, at_once=at_once)
+        answer = linger.late_send(self._is_child(), session.watch.senders, session.connection_id, at_once=at_once)
         await linger.yield_if_tight()
         if answer == "raise":
             raise self._closed()
@@ -377,7 +384,7 @@ class Sending:
         end = session.connection.ended
         assert end is not None  # noqa: S101 - only an ended connection refuses
         if isinstance(task, asyncio.Task) and task is not session.task and self._is_child():
-            session.senders.excuse(task)
+            session.watch.senders.excuse(task)
         return ConnectionClosed(end.code, end.reason, end.initiator)
 
     def _turned(self) -> None:

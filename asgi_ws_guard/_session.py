@@ -32,7 +32,6 @@ from ._events import (
     Leaked,
     Opened,
     PolicyApplied,
-    ReadAheadFull,
     Rejected,
     SendTimedOut,
     Terminal,
@@ -59,10 +58,7 @@ if TYPE_CHECKING:
     from ._ledger import Ledger
     from ._loops import Flag
     from ._options import Options
-    from ._pacing import Pacer
     from ._plugin import Policy
-    from ._senders import Senders
-    from ._turns import Turns
     from ._watch import Watch
 
 
@@ -93,6 +89,7 @@ class Session:
         task: The task that runs the handler, None when it is done.
         telling: Tells of single messages, None when nobody wants to hear of them.
         terms: On what terms the policies let it in; its identity is replaced when it becomes known or is renewed.
+        watch: What it shares with the other connections of this guard on its event loop.
     """
 
     __slots__ = (
@@ -110,7 +107,6 @@ class Session:
         "_scope",
         "_timing",
         "_url_path",
-        "_watch",
         "account",
         "admitted",
         "connection",
@@ -127,6 +123,7 @@ class Session:
         "task",
         "telling",
         "terms",
+        "watch",
     )
 
     def __init__(
@@ -148,7 +145,7 @@ class Session:
         self._is_asking = False
         self._dispatch = dispatch
         self._ledger = ledger
-        self._watch = watch
+        self.watch = watch
         self._url_path = str(scope["path"])
         self._scheme = str(scope["scheme"])
         self._scope: Scope | None = scope
@@ -184,8 +181,8 @@ class Session:
         self.receiving = Receiving(self, receive, never_direct=never_direct)
         self.sending = Sending(self, send)
         if self.options.send_timeout_s is not None:
-            self._watch.keep(self.options.send_timeout_s)
-            self.sending.keep_deadline(self.options.send_timeout_s, self._watch.in_flight)
+            self.watch.keep(self.options.send_timeout_s)
+            self.sending.keep_deadline(self.options.send_timeout_s, self.watch.in_flight)
         self._make_path(receive, send)
         scope[HANDLE_KEY] = self.handle
         self._outer = _current.get()
@@ -316,26 +313,6 @@ class Session:
     def connection_id(self) -> str:
         """16 hexadecimal digits."""
         return self.connection.connection_id
-
-    @property
-    def pacer(self) -> Pacer:
-        """What lets delayed connections go on, on this event loop."""
-        return self._watch.pacer
-
-    @property
-    def senders(self) -> Senders:
-        """Who sends late on this event loop."""
-        return self._watch.senders
-
-    @property
-    def turns(self) -> Turns:
-        """Spreads what comes for many connections together."""
-        return self._watch.turns
-
-    @property
-    def looks(self) -> int:
-        """How often the watch has looked at all connections."""
-        return self._watch.looks
 
     @property
     def receive(self) -> Receive:
@@ -476,14 +453,14 @@ class Session:
             self.path.open()
             if self.receiving.is_wanted:
                 self.path.ask_about_receives()
-            if self.senders.looking:
+            if self.watch.senders.looking:
                 self.path.ask_about_sends()
 
     def shut_path(self) -> None:
         """Ask about every message, and start no read at the server."""
         self.path.ask_about_sends()
         self.path.block_reads()
-        self._watch.add_ending(self)
+        self.watch.add_ending(self)
 
     def look(self) -> None:
         """
@@ -498,26 +475,6 @@ class Session:
         is_over = self.receiving.is_over or not self.connection.accepted
         if self.options.watch and not is_over and not (self.sending.is_closing and self.receiving.stop_before_close):
             self.receiving.look()
-
-    def look_at_sends(self) -> None:
-        """Report every send to `senders`; the watch calls it."""
-        self.path.ask_about_sends()
-
-    def see_sender(self) -> None:
-        """Report the running task to `senders` while they look."""
-        if self.senders.looking:
-            handle = _current.get()
-            self.senders.seen(self.connection_id, None if handle is None else handle.connection_id)
-
-    def tell_ahead_full(self, messages: int, size: int) -> None:
-        """
-        Tell that reading ahead reached its bound.
-
-        Args:
-            messages: Messages that wait.
-            size: Their payloads, in bytes or characters.
-        """
-        self.tell((ReadAheadFull(self.connection_id, self.loop.time(), messages, size),))
 
     def transport_lost(self) -> None:
         """End the connection: the server says that the peer is gone. Its word for the cause may already be there."""
@@ -551,15 +508,6 @@ class Session:
         if self.entrance is not None:
             self.entrance.ended()
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether the connections of this event loop are brought to their end."""
-        return self._watch.drain.is_begun
-
-    async def wait_draining(self) -> None:
-        """Wait until that begins."""
-        await self._watch.drain.wait()
-
     def tell_draining(self, deadline_s: float) -> None:
         """
         Tell the observers that the connection will be closed soon.
@@ -579,7 +527,7 @@ class Session:
         """
         if self.connection.ended is None and not self._is_asking:
             if self._timing is None:
-                self._timing = Timing(self, self._watch.wheel)
+                self._timing = Timing(self, self.watch.wheel)
             self._timing.leave(farewell)
 
     def give_up_close(self) -> None:
@@ -605,9 +553,10 @@ class Session:
 
     async def _is_refused(self, send: Send) -> bool:
         """Deny the handshake when it comes in a drain, and say whether it did."""
-        if self.is_draining:
-            await refuse(self, DRAIN, self._watch.drain.denial(), send)
-        return self.is_draining
+        drain = self.watch.drain
+        if drain.is_begun:
+            await refuse(self, DRAIN, drain.denial(), send)
+        return drain.is_begun
 
     def _agree(self, receive: Receive, send: Send) -> None:
         """Keep to the terms on which the client was let in."""
@@ -615,9 +564,9 @@ class Session:
         limits = (deadlines.handshake_s, deadlines.idle_s, deadlines.max_age_s, deadlines.send_s)
         for limit_s in limits:
             if limit_s is not None:
-                self._watch.keep(limit_s)
+                self.watch.keep(limit_s)
         if deadlines.send_s is not None:
-            self.sending.keep_deadline(deadlines.send_s, self._watch.in_flight)
+            self.sending.keep_deadline(deadlines.send_s, self.watch.in_flight)
         if self.sending.in_flight is not before or self.terms.gates:
             self._make_path(receive, send)
         self._time()
@@ -625,7 +574,7 @@ class Session:
     def _time(self) -> None:
         """Keep the deadlines, if there are any."""
         if self._timing is None:
-            self._timing = Timing(self, self._watch.wheel)
+            self._timing = Timing(self, self.watch.wheel)
         self._timing.identify()
 
     def _make_path(self, receive: Receive, send: Send) -> None:
@@ -636,7 +585,7 @@ class Session:
         )
         if self.receiving.stop_before_close:
             self.path.block_reads()
-        self._watch.add(self)
+        self.watch.add(self)
 
     def _call_at_end(self, call: Callable[[ConnectionHandle], object]) -> None:
         try:
@@ -666,7 +615,7 @@ class Session:
         if account is None:
             account = self._ledger.account(self.connection.route, self._scheme)
         with self._ledger.lock:
-            self._watch.remove(self)
+            self.watch.remove(self)
             books = self.books()
             account.add(books)
             self.account, self.over = account, books

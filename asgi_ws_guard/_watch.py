@@ -160,7 +160,7 @@ class Watch:
     def look_at_sends(self) -> None:
         """Make every connection report its sends to `senders`."""
         for session in self.sessions:
-            session.look_at_sends()
+            session.path.ask_about_sends()
 
     @property
     def _tick_s(self) -> float:
