@@ -19,10 +19,12 @@ from asgiref.compatibility import guarantee_single_callable
 from ._adapter import HANDLE_KEY
 from ._dispatch import Dispatch
 from ._drain import DrainReport
+from ._ending import finish, settle
 from ._events import Books
 from ._exceptions import ConfigurationError
 from ._ledger import Ledger
 from ._loops import AsyncioLoop, TrioLoop, running_loop
+from ._opening import start
 from ._options import Apply, Drain, LateSends, check_adapters, check_observers, check_options
 from ._plugin import MessagePolicy, Observer, Policy
 from ._scope import whole_scope
@@ -131,16 +133,16 @@ class WebSocketGuardMiddleware:
         )
         raised: BaseException | None = None
         try:
-            if await session.start(whole, receive, send):
+            if await start(session, whole, receive, send):
                 try:
                     await self.app(whole, session.receive, session.path.send)
                 except GeneratorExit:  # thrown away by its loop, as nobody may await any more
                     raise
                 except BaseException as error:  # noqa: BLE001 - raised again below, unless it is a disconnect
                     raised = error
-                raised = await session.settle(raised)
+                raised = await settle(session, raised)
         finally:
-            session.finish(raised)
+            finish(session, raised)
         if raised is not None:
             try:
                 raise raised

@@ -1,8 +1,9 @@
 """
-One guarded connection: its start, its guaranteed end (G6, G8), and what its two sides share.
+One guarded connection: what its two sides share, and what all must hear of when it ends.
 
-It owns the core's `Connection` and all that belongs to one connection; nothing of it is shared. What is received is
-`_receiving.py`'s, what is sent `_sending.py`'s; here they meet, and here a connection starts and ends.
+It owns the core's `Connection` and all that belongs to one connection; nothing of it is shared. It awaits nothing of
+the server: what is received is `_receiving.py`'s, what is sent `_sending.py`'s; how a connection begins is
+`_opening.py`'s, and what is left to do when its handler is done `_ending.py`'s.
 """
 
 from __future__ import annotations
@@ -12,13 +13,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._adapter import HANDLE_KEY
 from ._admission import release
-from ._close import CloseCode, CloseStatus, Initiator
+from ._close import CloseCode, CloseStatus
 from ._connection import Connection, End
-from ._drain import POLICY as DRAIN
-from ._edge import without_disconnects
-from ._entrance import Entrance
 from ._events import (
     Abandoned,
     Books,
@@ -26,39 +23,35 @@ from ._events import (
     DropReason,
     Ended,
     Event,
-    Handshake,
     Identified,
     Identity,
     Leaked,
-    Opened,
     PolicyApplied,
     Rejected,
     SendTimedOut,
     Terminal,
 )
-from ._gates import one_gate
-from ._handle import ConnectionHandle, _current
-from ._path import Path
+from ._handle import ConnectionHandle
 from ._plugin import OVERFLOW
-from ._policing import admits, refuse
-from ._receiving import Receiving
 from ._route import route_of
-from ._scope import can_deny, handshake_of, hide
-from ._sending import Sending
-from ._servers import cancel_loses_messages
+from ._scope import can_deny
 from ._state import State
 from ._telling import Telling
 from ._terms import NO_TERMS, Terms, shown
 from ._timing import Passed, Timing
-from ._types import Message, Receive, Scope, Send
+from ._types import Message, Receive, Scope
 
 if TYPE_CHECKING:
     from ._account import Account
     from ._dispatch import Dispatch
+    from ._entrance import Entrance
     from ._ledger import Ledger
     from ._loops import Flag
     from ._options import Options
+    from ._path import Path
     from ._plugin import Policy
+    from ._receiving import Receiving
+    from ._sending import Sending
     from ._watch import Watch
 
 
@@ -73,15 +66,19 @@ class Session:
     One guarded connection.
 
     Attributes:
+        absorbed: What left the application and says no more than that the connection is gone; else None.
         account: The sums of its route in the ledger, None before the accept.
         admitted: Policies that let it in, and have not heard of its end.
         connection: Its state and its books.
         decisions: dict: policy, decision, reason -> how often; None as long as all were `Allow`.
+        dispatch: The guard's observers.
         entrance: Waits for its first message, None when the terms ask for none.
         handle: What the application may know of it.
+        is_asking: Whether the policies are being asked whether it may come in.
         is_zombie: Whether the handler goes on long after the end, and nothing will stop it.
         loop: The event loop that it lives on.
         options: The guard's options.
+        outer: The handle that was current before its own: of a guard around this one, or None.
         over: Its books when its handler was done, which the ledger has taken over; None before.
         path: The receive and send that the application gets.
         receiving: The receiving side.
@@ -89,33 +86,33 @@ class Session:
         task: The task that runs the handler, None when it is done.
         telling: Tells of single messages, None when nobody wants to hear of them.
         terms: On what terms the policies let it in; its identity is replaced when it becomes known or is renewed.
+        timing: Its deadlines, None as long as it had none.
         watch: What it shares with the other connections of this guard on its event loop.
     """
 
     __slots__ = (
-        "_absorbed",
-        "_dispatch",
         "_end_calls",
         "_end_flag",
-        "_is_asking",
         "_is_end_told",
         "_ledger",
-        "_outer",
         "_reported",
         "_runner",
         "_scheme",
         "_scope",
-        "_timing",
         "_url_path",
+        "absorbed",
         "account",
         "admitted",
         "connection",
         "decisions",
+        "dispatch",
         "entrance",
         "handle",
+        "is_asking",
         "is_zombie",
         "loop",
         "options",
+        "outer",
         "over",
         "path",
         "receiving",
@@ -123,8 +120,13 @@ class Session:
         "task",
         "telling",
         "terms",
+        "timing",
         "watch",
     )
+
+    path: Path
+    receiving: Receiving
+    sending: Sending
 
     def __init__(
         self,
@@ -142,8 +144,8 @@ class Session:
         self.handle = ConnectionHandle(self)
         self.task: object | None = loop.current_task()
         self._runner = self.task
-        self._is_asking = False
-        self._dispatch = dispatch
+        self.is_asking = False
+        self.dispatch = dispatch
         self._ledger = ledger
         self.watch = watch
         self._url_path = str(scope["path"])
@@ -155,118 +157,15 @@ class Session:
         self.terms: Terms = NO_TERMS
         self.entrance: Entrance | None = None
         self.decisions: dict[tuple[str, str, str], int] | None = None
-        self._timing: Timing | None = None
+        self.timing: Timing | None = None
         self.over: Books | None = None
-        self._outer: ConnectionHandle | None = None
-        self._absorbed: BaseException | None = None
+        self.outer: ConnectionHandle | None = None
+        self.absorbed: BaseException | None = None
         self._reported = _NOBODY
         self._end_calls: list[Callable[[ConnectionHandle], object]] | None = None
         self._end_flag: Flag | None = None
         self._is_end_told = False
         self.is_zombie = False
-
-    async def start(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """
-        Make the path of this connection, and ask the policies whether the client may come in.
-
-        Args:
-            scope: The application's scope; the handle is put into it.
-            receive: The server's `receive`.
-            send: The server's `send`.
-
-        Returns:
-            Whether the application is to be called, with the receive and send of `path`; else it was denied.
-        """
-        never_direct = self.loop.has_tasks and cancel_loses_messages()
-        self.receiving = Receiving(self, receive, never_direct=never_direct)
-        self.sending = Sending(self, send)
-        if self.options.send_timeout_s is not None:
-            self.watch.keep(self.options.send_timeout_s)
-            self.sending.keep_deadline(self.options.send_timeout_s, self.watch.in_flight)
-        self._make_path(receive, send)
-        scope[HANDLE_KEY] = self.handle
-        self._outer = _current.get()
-        _current.set(self.handle)
-        handshake: Handshake | None = None
-        if self._dispatch.observers or self.options.policies:
-            handshake = handshake_of(scope, self.connection_id)
-            self.tell((Opened(self.connection_id, self.loop.time(), handshake),))
-        await self.receiving.connect()
-        if await self._is_refused(send):
-            return False
-        if handshake is None or not self.options.policies:
-            return True
-        self._is_asking = True
-        is_admitted = await admits(self, handshake, send)
-        self._is_asking = False
-        if is_admitted and await self._is_refused(send):
-            return False
-        hide(scope, self.terms.hidden_subprotocols)
-        if is_admitted and self.terms is not NO_TERMS:
-            self._agree(receive, send)
-        if self.terms.first_messages:
-            self.entrance = Entrance(self)
-        return is_admitted
-
-    async def settle(self, error: BaseException | None) -> BaseException | None:
-        """
-        End the connection if its handler, which is done, did not.
-
-        Args:
-            error: What left the application.
-
-        Returns:
-            What is left of the error: None when it says no more than that the connection is gone (G8).
-        """
-        cancelled_by_guard = self.sending.handler_done()
-        self.task = None
-        if cancelled_by_guard and isinstance(error, asyncio.CancelledError):
-            error = None
-        if self.connection.ended is None:
-            self.receiving.poll()
-        if self.connection.ended is None:
-            try:
-                await self._end_for_handler(error)
-            finally:
-                await self.receiving.stop()
-        elif error is not None:
-            left = without_disconnects(error, peer_left=self.connection.ended.initiator is not Initiator.APPLICATION)
-            self._absorbed = error if left is None else None
-            error = left
-        try:
-            if self._timing is not None:
-                await self._timing.finish()
-            if self.entrance is not None:
-                await self.entrance.stop()
-        finally:
-            await self.receiving.stop()
-        return error
-
-    def finish(self, error: BaseException | None) -> None:
-        """
-        Close the books, and tell the terminal event.
-
-        Args:
-            error: What leaves the guard.
-        """
-        _current.set(self._outer)
-        self.sending.handler_done()  # a client that was denied by a policy, or lost in `start`, has had no handler
-        self.task = None
-        self.release()
-        self.end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
-        self.has_ended()
-        self.find_route()
-        self._scope = self._runner = None
-        if self._timing is not None:
-            self._timing.stop()
-        self.receiving.leave()
-        self.receiving.finish()
-        self.sending.finish()
-        self.path.let_go()
-        if self.telling is not None:
-            self.telling.handled()
-        self.tell(self._close_books(error))
-        self._absorbed = None
 
     def identify(self, identity: Identity) -> None:
         """
@@ -281,7 +180,7 @@ class Session:
         if identity.label and (before is None or before is identity or before.label != identity.label):
             self.tell((Identified(self.connection_id, self.loop.time(), shown(identity.label)),))
         if self.connection.ended is None:
-            self._time()
+            self.keep_time().identify()
 
     def decided(self, policy: str, decision: str, reason: str) -> None:
         """
@@ -376,8 +275,8 @@ class Session:
             with self._ledger.lock:
                 account.accepted += 1
                 self.account = account
-            if self._timing is not None:
-                self._timing.accepted()
+            if self.timing is not None:
+                self.timing.accepted()
 
     def tell(self, events: tuple[Event, ...]) -> None:
         """
@@ -392,8 +291,8 @@ class Session:
             calls, self._end_calls = self._end_calls, None
             for call in calls:
                 self._call_at_end(call)
-        if events and self._dispatch.observers:
-            self._reported = self._dispatch.tell(events, self._reported)
+        if events and self.dispatch.observers:
+            self._reported = self.dispatch.tell(events, self._reported)
 
     def on_end(self, call: Callable[[ConnectionHandle], object]) -> None:
         """
@@ -518,6 +417,12 @@ class Session:
         if self.connection.ended is None:
             self.tell((Draining(self.connection_id, self.loop.time(), deadline_s),))
 
+    def keep_time(self) -> Timing:
+        """Give its deadlines, made when they are first needed: most connections have none."""
+        if self.timing is None:
+            self.timing = Timing(self, self.watch.wheel)
+        return self.timing
+
     def leave(self, farewell: Passed) -> None:
         """
         Close the connection, or deny its handshake, in a task of the guard's; who is being asked about is denied later.
@@ -525,15 +430,13 @@ class Session:
         Args:
             farewell: Why, and with which close.
         """
-        if self.connection.ended is None and not self._is_asking:
-            if self._timing is None:
-                self._timing = Timing(self, self.watch.wheel)
-            self._timing.leave(farewell)
+        if self.connection.ended is None and not self.is_asking:
+            self.keep_time().leave(farewell)
 
     def give_up_close(self) -> None:
         """Let the handler hear of the end although the server has not taken the close."""
-        if self._timing is not None:
-            self._timing.give_up()
+        if self.timing is not None:
+            self.timing.give_up()
 
     def stop_handler(self) -> None:
         """Cancel the handler, or what the guard still does for one that is done."""
@@ -551,66 +454,26 @@ class Session:
                 self._end_flag = self.loop.flag()
             await self._end_flag.wait()
 
-    async def _is_refused(self, send: Send) -> bool:
-        """Deny the handshake when it comes in a drain, and say whether it did."""
-        drain = self.watch.drain
-        if drain.is_begun:
-            await refuse(self, DRAIN, drain.denial(), send)
-        return drain.is_begun
-
-    def _agree(self, receive: Receive, send: Send) -> None:
-        """Keep to the terms on which the client was let in."""
-        deadlines, before = self.terms.deadlines, self.sending.in_flight
-        limits = (deadlines.handshake_s, deadlines.idle_s, deadlines.max_age_s, deadlines.send_s)
-        for limit_s in limits:
-            if limit_s is not None:
-                self.watch.keep(limit_s)
-        if deadlines.send_s is not None:
-            self.sending.keep_deadline(deadlines.send_s, self.watch.in_flight)
-        if self.sending.in_flight is not before or self.terms.gates:
-            self._make_path(receive, send)
-        self._time()
-
-    def _time(self) -> None:
-        """Keep the deadlines, if there are any."""
-        if self._timing is None:
-            self._timing = Timing(self, self.watch.wheel)
-        self._timing.identify()
-
-    def _make_path(self, receive: Receive, send: Send) -> None:
-        """Make the path, of the lanes that are wanted now, and let the watch look at it."""
-        in_flight, measured = self.sending.in_flight, self._dispatch.asks_for("wants_sizes")
-        self.path = Path(
-            receive, send, self.receiving, self.sending, in_flight, measured=measured, gate=one_gate(self.terms.gates)
-        )
-        if self.receiving.stop_before_close:
-            self.path.block_reads()
-        self.watch.add(self)
-
     def _call_at_end(self, call: Callable[[ConnectionHandle], object]) -> None:
         try:
             call(self.handle)
         except Exception as error:  # noqa: BLE001 - it is the caller's of nobody: the end goes on for all others
             _log.error("what was to be called at the end of a connection raised", exc_info=error)
 
-    async def _end_for_handler(self, error: BaseException | None) -> None:
-        """Close for a handler that is done; a handshake without an answer is left to the server."""
-        status = CloseStatus.APP_CLOSE if self.connection.accepted else CloseStatus.DENIED
-        code = self.options.close_on_return
-        if error is not None:
-            is_error = isinstance(error, Exception)
-            status = CloseStatus.APP_ERROR if is_error else CloseStatus.SHUTDOWN
-            code = self.options.close_on_error if is_error else None
-        if self.connection.state is not State.OPEN or not self.connection.answers:
-            code = None  # also when the server did not take the accept: a close would be a denial (403) to it
-        self.end(DropReason.HANDLER_DONE, status, code)
-        if code is None:
-            self.has_ended()  # before anything is awaited: no close comes that would shut the path
-        else:
-            await self.sending.close(code, "", keep_errors=error is None, translate=error is None)
+    def let_go(self) -> None:
+        """Hold no longer what only a live connection needs: an application may keep its handle for ever."""
+        self._scope = self._runner = None
 
-    def _close_books(self, error: BaseException | None) -> tuple[Event, ...]:
-        """Pass from the live connections to those that are over."""
+    def close_books(self, error: BaseException | None) -> tuple[Event, ...]:
+        """
+        Pass from the live connections to those that are over.
+
+        Args:
+            error: What leaves the guard.
+
+        Returns:
+            The terminal event, and what goes before it.
+        """
         account = self.account
         if account is None:
             account = self._ledger.account(self.connection.route, self._scheme)
@@ -624,7 +487,7 @@ class Session:
                 self.loop.time(),
                 path=self._url_path,
                 error_type=_name(error),
-                absorbed_type=_name(self._absorbed),
+                absorbed_type=_name(self.absorbed),
                 books=books,
                 decisions=self.decisions,
             )

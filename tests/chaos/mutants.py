@@ -19,17 +19,17 @@ REPOSITORY = Path(__file__).parents[2]
 LIMIT_S = 300.0
 MUTANTS = (
     ("a connection stays with the watch", "_session.py", "            self.watch.remove(self)", "            pass"),
-    ("policies do not hear of the end", "_session.py", "        self.release()\n        self.end(", "        self.end("),
+    ("policies do not hear of the end", "_ending.py", "    session.release()\n    session.end(", "    session.end("),
     ("a timer of the linger stays", "_linger.py", "            timer.cancel()", "            pass"),
-    ("a denied client is cancelled for ever", "_session.py", "        self.sending.handler_done()  # a client", "        # a client"),
+    ("a denied client is cancelled for ever", "_ending.py", "    session.sending.handler_done()  # a client", "    # a client"),
     ("a read goes on behind the handler", "_receiving.py", "            self._reader.cancel()", "            pass"),
-    ("a handler that returns does not close", "_session.py", "        code = self.options.close_on_return", "        code = None"),
+    ("a handler that returns does not close", "_ending.py", "    code = session.options.close_on_return", "    code = None"),
     ("a drop counts twice", "_connection.py", "self.dropped.get(reason.value, 0) + 1", "self.dropped.get(reason.value, 0) + 2"),
     ("the span of a connection stays open", "plugins/otel/tracing.py", "        span.end(ended_ns)", "        pass"),
     ("nobody reads ahead", "_receiving.py", "            session.path.block_reads()\n            self.reader.start()", "            pass"),
     ("who receives is not woken at the end", "_receiving.py", "            self._waker.wake(reading)", "            pass"),
-    ("late sends raise disconnects through the guard", "_session.py", "            error = left\n", "            error = error\n"),
-    ("what hypercorn holds is not read", "_receiving.py", "                loop.start(self._read_the_rest(hypercorn), self.context)", "                pass"),
+    ("late sends raise disconnects through the guard", "_ending.py", "        error = left\n", "        error = error\n"),
+    ("what hypercorn holds is not read", "_receiving.py", "                loop.start(self._read_the_rest(hypercorn, self.read), self.context)", "                pass"),
 )  # fmt: skip
 """What is broken, where, the line, and what stands there instead."""
 

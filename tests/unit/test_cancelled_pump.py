@@ -13,7 +13,7 @@ from asgi_ws_guard.testing import ScriptedServer, run
 
 def test_a_receiver_is_woken_when_the_pump_is_cancelled_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever cancels all tasks meets it; reading starts again, on a server that is read by the guard alone too."""
-    monkeypatch.setattr("asgi_ws_guard._session.cancel_loses_messages", lambda: True)  # as on granian
+    monkeypatch.setattr("asgi_ws_guard._opening.cancel_loses_messages", lambda: True)  # as on granian
 
     async def main() -> None:
         server = ScriptedServer()

@@ -531,9 +531,9 @@ def test_who_answers_in_the_moment_of_the_deadline_has_answered(answer: Message)
                 await send(ACCEPT)
             session = current_connection()._session
             assert isinstance(loop, VirtualTimeLoop)
-            assert session._timing is not None
+            assert session.timing is not None
             loop.advance(3.5)
-            session._timing.due(loop.time())
+            session.timing.due(loop.time())
             await send(answer)
             await asyncio.sleep(0.01)
 

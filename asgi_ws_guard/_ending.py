@@ -1,0 +1,100 @@
+"""
+What the guard does when a handler is done (G6, G8): it closes what the handler left open, and closes the books.
+
+What ends a connection while its handler runs is not its business: `Session.end` and `Session.has_ended` are the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ._close import CloseStatus, Initiator
+from ._edge import without_disconnects
+from ._events import DropReason
+from ._handle import _current
+from ._state import State
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+
+async def settle(session: Session, error: BaseException | None) -> BaseException | None:
+    """
+    End a connection if its handler, which is done, did not.
+
+    Args:
+        session: The connection's session.
+        error: What left the application.
+
+    Returns:
+        What is left of the error: None when it says no more than that the connection is gone (G8).
+    """
+    cancelled_by_guard = session.sending.handler_done()
+    session.task = None
+    if cancelled_by_guard and isinstance(error, asyncio.CancelledError):
+        error = None
+    if session.connection.ended is None:
+        session.receiving.poll()
+    if session.connection.ended is None:
+        try:
+            await _end_for_handler(session, error)
+        finally:
+            await session.receiving.stop()
+    elif error is not None:
+        left = without_disconnects(error, peer_left=session.connection.ended.initiator is not Initiator.APPLICATION)
+        session.absorbed = error if left is None else None
+        error = left
+    try:
+        if session.timing is not None:
+            await session.timing.finish()
+        if session.entrance is not None:
+            await session.entrance.stop()
+    finally:
+        await session.receiving.stop()
+    return error
+
+
+def finish(session: Session, error: BaseException | None) -> None:
+    """
+    Close the books of a connection, and tell the terminal event.
+
+    Args:
+        session: The connection's session, also when it was denied, or lost in its start.
+        error: What leaves the guard.
+    """
+    _current.set(session.outer)
+    session.sending.handler_done()  # a client that was denied by a policy, or lost in `start`, has had no handler
+    session.task = None
+    session.release()
+    session.end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
+    session.has_ended()
+    session.find_route()
+    session.let_go()
+    if session.timing is not None:
+        session.timing.stop()
+    session.receiving.leave()
+    session.receiving.finish()
+    session.sending.finish()
+    session.path.let_go()
+    if session.telling is not None:
+        session.telling.handled()
+    session.tell(session.close_books(error))
+    session.absorbed = None
+
+
+async def _end_for_handler(session: Session, error: BaseException | None) -> None:
+    """Close for a handler that is done; a handshake without an answer is left to the server."""
+    status = CloseStatus.APP_CLOSE if session.connection.accepted else CloseStatus.DENIED
+    code = session.options.close_on_return
+    if error is not None:
+        is_error = isinstance(error, Exception)
+        status = CloseStatus.APP_ERROR if is_error else CloseStatus.SHUTDOWN
+        code = session.options.close_on_error if is_error else None
+    if session.connection.state is not State.OPEN or not session.connection.answers:
+        code = None  # also when the server did not take the accept: a close would be a denial (403) to it
+    session.end(DropReason.HANDLER_DONE, status, code)
+    if code is None:
+        session.has_ended()  # before anything is awaited: no close comes that would shut the path
+    else:
+        await session.sending.close(code, "", keep_errors=error is None, translate=error is None)
