@@ -13,6 +13,7 @@ from ._close import CloseStatus, Initiator
 from ._edge import without_disconnects
 from ._events import DropReason
 from ._handle import _current
+from ._remains import take_remains
 from ._state import State
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def finish(session: Session, error: BaseException | None) -> None:
     session.let_go()
     if session.timing is not None:
         session.timing.stop()
-    session.receiving.leave()
+    take_remains(session)
     session.receiving.finish()
     session.sending.finish()
     session.path.let_go()

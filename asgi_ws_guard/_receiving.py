@@ -8,20 +8,19 @@ the reader that must be woken although its server never will.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
 from ._close import CloseCode, Initiator
 from ._events import ReadAheadFull
 from ._handle import _current
-from ._loops import AsyncioLoop, Flag, Timer, Waker, step
+from ._holding import Holding
+from ._loops import Flag, Waker, step
 from ._path import gone
-from ._plugin import ALLOW, Allow, Close, Delay, Drop
+from ._plugin import Allow, Close, Delay, Drop
 from ._policing import close_for, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
-from ._servers import Hypercorn, hypercorn_of, peer_lost
+from ._servers import peer_lost
 from ._types import Message, Receive
 from ._watch import TICK_S
 
@@ -42,7 +41,7 @@ class Receiving:
         "_context",
         "_disconnect",
         "_given",
-        "_held",
+        "_holding",
         "_idle_since_s",
         "_looks",
         "_never_direct",
@@ -72,7 +71,7 @@ class Receiving:
         self._disconnect: Message | None = None
         self._given = False
         self._waker: Waker | None = None
-        self._held: tuple[Message, Timer, Delay] | None = None
+        self._holding: Holding | None = None
         self._idle_since_s = session.loop.time()
         self._looks = session.watch.looks
         self._seen = 0
@@ -121,7 +120,7 @@ class Receiving:
     @property
     def is_held(self) -> bool:
         """Whether a message waits because a gate said so: nobody reads meanwhile."""
-        return self._held is not None
+        return self._holding is not None and self._holding.is_held
 
     async def connect(self) -> None:
         """
@@ -349,7 +348,8 @@ class Receiving:
 
     def ended(self) -> None:
         """Wake those who receive; one who waits in the server's own `receive` gets a moment to be woken by it."""
-        self._release()
+        if self._holding is not None:
+            self._holding.release()
         self._wake()
         if self._session.path.reading is not None:
             turns = self._session.watch.turns
@@ -371,18 +371,8 @@ class Receiving:
             self._reader.cancel()
             self._reader.receive = gone
         self._context = None
-        if self._held is not None:
-            self._held[1].cancel()
-
-    def leave(self) -> None:
-        """Let the server be rid of what the handler, which is done, left unread, if it waits until somebody reads."""
-        loop = self._session.loop
-        if not isinstance(loop, AsyncioLoop) or not self._session.connection.accepted:
-            return
-        with contextlib.suppress(RuntimeError):  # the handler is thrown away, and its loop is gone
-            hypercorn = hypercorn_of(loop.current_task())
-            if hypercorn is not None:
-                loop.start(self._read_the_rest(hypercorn, self.read), self.context)
+        if self._holding is not None:
+            self._holding.cancel()
 
     @property
     def stop_before_close(self) -> bool:
@@ -435,33 +425,9 @@ class Receiving:
         return None
 
     def _hold(self, message: Message, delay: Delay) -> bool:
-        """Let a message wait, and nobody read meanwhile; False where there are no timers."""
-        timer = self._session.loop.later(delay.delay_s, self._is_due)
-        if timer is not None:
-            self._held = message, timer, delay
-            self._session.path.block_reads()
-        return timer is not None
-
-    def _is_due(self) -> None:
-        self._session.watch.pacer.let_go(self._release)
-
-    def _release(self) -> None:
-        """Let a message that waited be received, and the next one be read; nobody may be there to receive it."""
-        if self._held is None:
-            return
-        (message, timer, delay), self._held = self._held, None
-        timer.cancel()
-        loop, decision = self._session.loop, ALLOW if delay.then is None else delay.then()
-        if isinstance(decision, Delay) and self._hold(message, decision):
-            return
-        if isinstance(decision, Close) and isinstance(loop, AsyncioLoop):
-            loop.start(close_for(self._session, decision), self.context)
-            return
-        if isinstance(decision, Allow):
-            self.reader.put(message)
-        if (self._never_direct or not self.reader.wanted) and self._session.connection.ended is None:
-            self.reader.start()
-        self.reader.wake_all()
+        if self._holding is None:
+            self._holding = Holding(self._session)
+        return self._holding.hold(message, delay)
 
     def _drain_s(self) -> float:
         """Give the seconds for what may still arrive."""
@@ -508,25 +474,6 @@ class Receiving:
     def _is_taken(self, message: Message) -> bool:
         entrance = self._session.entrance
         return entrance is not None and entrance.take(message)
-
-    async def _read_the_rest(self, hypercorn: Hypercorn, read: Receive) -> None:
-        """
-        Read until nothing has come for a while, and nothing can; only the books hear of it.
-
-        Whether there is anything cannot be seen: who waits for room goes on only in the next turn. And it delivers
-        behind the disconnect what it had in its hands when the connection closed. Who repeats the disconnect is not
-        hypercorn but a guard in between, which would do so for ever.
-        """
-        disconnects = 0
-        with contextlib.suppress(Exception):  # nothing comes behind it, and there is nobody to raise it to
-            is_served = True
-            while is_served and disconnects < 2:
-                is_served = hypercorn.is_served
-                with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                    while disconnects < 2:
-                        message = await asyncio.wait_for(read(), DRAIN_S)
-                        disconnects += message.get("type") == "websocket.disconnect"
-                        self._session.take_in(message)
 
     def _running(self) -> bool:
         return self._reader is not None and self._reader.running

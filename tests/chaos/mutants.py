@@ -29,7 +29,7 @@ MUTANTS = (
     ("nobody reads ahead", "_receiving.py", "            session.path.block_reads()\n            self.reader.start()", "            pass"),
     ("who receives is not woken at the end", "_receiving.py", "            self._waker.wake(reading)", "            pass"),
     ("late sends raise disconnects through the guard", "_ending.py", "        error = left\n", "        error = error\n"),
-    ("what hypercorn holds is not read", "_receiving.py", "                loop.start(self._read_the_rest(hypercorn, self.read), self.context)", "                pass"),
+    ("what hypercorn holds is not read", "_remains.py", "            loop.start(_read_the_rest(session, hypercorn, receiving.read), receiving.context)", "            pass"),
 )  # fmt: skip
 """What is broken, where, the line, and what stands there instead."""
 
