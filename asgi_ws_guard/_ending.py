@@ -31,8 +31,7 @@ async def settle(session: Session, error: BaseException | None) -> BaseException
     Returns:
         What is left of the error: None when it says no more than that the connection is gone (G8).
     """
-    cancelled_by_guard = session.sending.handler_done()
-    session.task = None
+    cancelled_by_guard = session.handler_done()
     if cancelled_by_guard and isinstance(error, asyncio.CancelledError):
         error = None
     if session.connection.ended is None:
@@ -65,8 +64,7 @@ def finish(session: Session, error: BaseException | None) -> None:
         error: What leaves the guard.
     """
     _current.set(session.outer)
-    session.sending.handler_done()  # a client that was denied by a policy, or lost in `start`, has had no handler
-    session.task = None
+    session.handler_done()  # a client that was denied by a policy, or lost in `start`, has had no handler
     session.release()
     session.end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
     session.has_ended()

@@ -411,7 +411,7 @@ class Receiving:
                 if timer is not None:
                     timer.cancel()
         if self._given:
-            await session.sending.late_receive()
+            await session.late.receive()
         return self._give()
 
     async def _carried_out(self, message: Message, decision: Allow | Drop | Delay | Close) -> Message | None:

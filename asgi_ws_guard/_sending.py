@@ -10,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from ._callsite import call_site
 from ._connection import Verdict
-from ._events import Books, CloseAdjusted, DropReason, Event, HandlerStopped, LateSend, Leaked
-from ._exceptions import ConnectionClosed
+from ._events import Books, CloseAdjusted, DropReason
 from ._handle import _current
 from ._lanes import tracked
-from ._linger import Linger
 from ._loops import Flag, Waker
 from ._path import gone
 from ._policing import passes
@@ -39,9 +36,7 @@ class Sending:
     __slots__ = (
         "_closing",
         "_is_busy",
-        "_linger",
         "_session",
-        "_told_late",
         "_waker",
         "in_flight",
         "timeout_s",
@@ -62,9 +57,7 @@ class Sending:
         self.write = write
         self._waker: Waker | None = None
         self._closing: Flag | None = None
-        self._linger: Linger | None = None
         self._is_busy = False
-        self._told_late: DropReason | None = None
 
     async def send(self, message: Message) -> None:
         """
@@ -91,7 +84,7 @@ class Sending:
             session.count_late(Books(refused=1))
             raise step.error
         if step.verdict is Verdict.DROP:
-            await self._late(message["type"])
+            await session.late.send(message["type"])
         elif message["type"] != "websocket.send" or await passes(session, step.message):
             await self._forward(step.message)
         else:
@@ -114,7 +107,7 @@ class Sending:
         session = self._session
         if peer_lost(error):
             session.transport_lost()
-            reason = self._dropped(message["type"])
+            reason = session.late.drop(message["type"])
             self._tell_lost(message, started_s, error, reason)
         else:
             session.connection.failed += 1
@@ -125,7 +118,7 @@ class Sending:
             if self._waker is None or not self._waker.woke(error):
                 raise error
         if session.options.late_sends == "raise":
-            raise self._closed() from error
+            raise session.late.refusal() from error
 
     def _look_for_end(self) -> None:
         """End the connection if the send that was given up is all that would have told of its end (hypercorn)."""
@@ -232,37 +225,6 @@ class Sending:
         if self._closing is not None:
             await self._closing.wait()
 
-    async def late_receive(self) -> None:
-        """
-        Bear one more `receive` after the disconnect was given.
-
-        Raises:
-            ConnectionClosed: The handler, or a task of it, spins on the disconnect and the time is over.
-        """
-        answer = self._lingering().late_receive(self._is_child())
-        await self._lingering().yield_if_tight()
-        if answer == "raise":
-            raise self._closed()
-
-    def ended(self) -> None:
-        """Begin to count the time that a handler may go on, if it is not done."""
-        cancel_after_s = self._session.options.cancel_after_s
-        if cancel_after_s is not None and self._session.task is not None:
-            self._lingering().cancel_in(cancel_after_s, only_loops=False)
-
-    def stop_handler(self) -> None:
-        """Cancel the handler of an ended connection now, and again for as long as it swallows that."""
-        self._lingering().cancel_in(0.0, only_loops=False)
-
-    def handler_done(self) -> bool:
-        """
-        Stop no handler any more.
-
-        Returns:
-            Whether the guard cancelled the handler, and nobody else did.
-        """
-        return self._linger is not None and self._linger.handler_done()
-
     async def _forward(self, message: Message) -> None:
         session = self._session
         is_end = session.connection.ended is not None
@@ -334,58 +296,6 @@ class Sending:
         if senders.looking:
             handle = _current.get()
             senders.seen(self._session.connection_id, None if handle is None else handle.connection_id)
-
-    async def _late(self, message_type: str) -> None:
-        session = self._session
-        self._dropped(message_type)
-        linger, at_once = self._lingering(), session.options.late_sends == "raise"
-        answer = linger.late_send(self._is_child(), session.watch.senders, session.connection_id, at_once=at_once)
-        await linger.yield_if_tight()
-        if answer == "raise":
-            raise self._closed()
-
-    def _dropped(self, message_type: str) -> DropReason:
-        """Count a late send; report the first one of each reason with the line of the application."""
-        session = self._session
-        end = session.connection.ended
-        assert end is not None  # noqa: S101 - only an ended connection drops
-        session.drop(end.because)
-        if self._told_late is not end.because:
-            self._told_late = end.because
-            kind = Leaked if session.connection.finished else LateSend
-            event: Event = kind(session.connection_id, session.loop.time(), message_type, end.because, call_site())
-            session.tell((event,))
-        return end.because
-
-    def _lingering(self) -> Linger:
-        session = self._session
-        if self._linger is None:
-            end = session.connection.ended
-            assert end is not None  # noqa: S101 - nobody lingers before the end
-            self._linger = Linger(
-                session.loop,
-                session.task,
-                linger_s=session.options.linger_s,
-                ended_at_s=end.at_s,
-                report=self._stopped,
-            )
-        return self._linger
-
-    def _stopped(self, how: Literal["raised", "cancelled"]) -> None:
-        session = self._session
-        session.tell((HandlerStopped(session.connection_id, session.loop.time(), how),))
-
-    def _is_child(self) -> bool:
-        return _current.get() is self._session.handle
-
-    def _closed(self) -> ConnectionClosed:
-        """Make what is raised in the running task; nobody needs to retrieve it from a task that the handler created."""
-        session, task = self._session, self._session.loop.current_task()
-        end = session.connection.ended
-        assert end is not None  # noqa: S101 - only an ended connection refuses
-        if isinstance(task, asyncio.Task) and task is not session.task and self._is_child():
-            session.watch.senders.excuse(task)
-        return ConnectionClosed(end.code, end.reason, end.initiator)
 
     def _turned(self) -> None:
         self._is_busy = False

@@ -32,6 +32,7 @@ from ._events import (
     Terminal,
 )
 from ._handle import ConnectionHandle
+from ._lateness import Lateness
 from ._plugin import OVERFLOW
 from ._route import route_of
 from ._scope import can_deny
@@ -94,6 +95,7 @@ class Session:
         "_end_calls",
         "_end_flag",
         "_is_end_told",
+        "_late",
         "_ledger",
         "_reported",
         "_runner",
@@ -158,6 +160,7 @@ class Session:
         self.entrance: Entrance | None = None
         self.decisions: dict[tuple[str, str, str], int] | None = None
         self.timing: Timing | None = None
+        self._late: Lateness | None = None
         self.over: Books | None = None
         self.outer: ConnectionHandle | None = None
         self.absorbed: BaseException | None = None
@@ -403,7 +406,9 @@ class Session:
         if self._end_flag is not None:
             self._end_flag.set()
         self.receiving.ended()
-        self.sending.ended()
+        cancel_after_s = self.options.cancel_after_s
+        if cancel_after_s is not None and self.task is not None:
+            self.late.cancel_handler_in(cancel_after_s)
         if self.entrance is not None:
             self.entrance.ended()
 
@@ -438,12 +443,30 @@ class Session:
         if self.timing is not None:
             self.timing.give_up()
 
+    @property
+    def late(self) -> Lateness:
+        """Calls that come after the end, which has been; made with the first of them."""
+        if self._late is None:
+            self._late = Lateness(self)
+        return self._late
+
+    def handler_done(self) -> bool:
+        """
+        Take note that the handler is done: nobody stops it any more.
+
+        Returns:
+            Whether the guard cancelled it, and nobody else did.
+        """
+        is_cancelled = self._late is not None and self._late.handler_done()
+        self.task = None
+        return is_cancelled
+
     def stop_handler(self) -> None:
         """Cancel the handler, or what the guard still does for one that is done."""
         self.end(DropReason.GUARD_CLOSED, CloseStatus.SHUTDOWN, CloseCode.ABNORMAL_CLOSURE.value)
         self.has_ended()
         if self.task is not None:
-            self.sending.stop_handler()
+            self.late.cancel_handler_in(0.0)
         elif isinstance(self._runner, asyncio.Task):
             self._runner.cancel()
 

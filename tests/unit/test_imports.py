@@ -41,6 +41,7 @@ TABLE = {
     "_handle": "shell",
     "_holding": "shell",
     "_lanes": "shell",
+    "_lateness": "shell",
     "_ledger": "shell",
     "_linger": "shell",
     "_loops": "shell",
