@@ -15,13 +15,14 @@ from ._close import CloseCode, Initiator
 from ._events import ReadAheadFull
 from ._handle import _current
 from ._holding import Holding
-from ._loops import Flag, Waker, step
+from ._loops import Flag
 from ._path import gone
 from ._plugin import Allow, Close, Delay, Drop
 from ._policing import close_for, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost
 from ._types import Message, Receive
+from ._waking import Waker, step
 from ._watch import TICK_S
 
 if TYPE_CHECKING:

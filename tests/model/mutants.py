@@ -43,7 +43,7 @@ MUTANTS = (
     ("any cancellation is the guard's", "_ending.py", "if cancelled_by_guard and isinstance", "if isinstance"),
     ("no cancellation is the guard's", "_ending.py", "if cancelled_by_guard and isinstance", "if False and isinstance"),
     ("a cancellation beside the guard's is lost", "_linger.py", "self._cancels > 0 and cancel_requests(task) <= self._survived", "self._cancels > 0"),
-    ("a cancellation beside a waking is lost", "_loops.py", "return cancel_requests(task) <= self._requests.pop(task)", "return self._requests.pop(task) >= 0"),
+    ("a cancellation beside a waking is lost", "_waking.py", "return cancel_requests(task) <= self._requests.pop(task)", "return self._requests.pop(task) >= 0"),
     ("nobody lingers", "_linger.py", "self._until_s = ended_at_s + linger_s", "self._until_s = ended_at_s"),
     ("a handler is never stopped", "_linger.py", "return self._stop_own() if at_once or self._loop.time() >= self._until_s", "return self._stop_own() if at_once"),
     ("strangers are children", "_lateness.py", "return _current.get() is self._session.handle", "return True"),

@@ -66,6 +66,7 @@ TABLE = {
     "_terms": "shell",
     "_timing": "shell",
     "_turns": "shell",
+    "_waking": "shell",
     "_watch": "shell",
     "_wheel": "shell",
     "__init__": "rest",
