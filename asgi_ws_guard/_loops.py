@@ -36,38 +36,6 @@ class Timer(Protocol):
         """Forget the call."""
 
 
-class Loop(Protocol):
-    """
-    An event loop, seen from one connection.
-
-    Attributes:
-        has_tasks: Whether the guard may have timers and tasks of its own here.
-    """
-
-    has_tasks: bool
-
-    def time(self) -> float:
-        """Give the time in seconds, for differences only."""
-
-    def flag(self) -> Flag:
-        """Make an event."""
-
-    async def turn(self) -> None:
-        """Let the loop go round once."""
-
-    async def pause(self) -> None:
-        """Let the loop and, where there are timers, the process's other threads run."""
-
-    def current_task(self) -> object | None:
-        """Give the running task, None outside of tasks."""
-
-    def soon(self, call: Callable[[], object]) -> bool:
-        """Call in the loop's next turn; False where there are no timers."""
-
-    def later(self, delay_s: float, call: Callable[[], object]) -> Timer | None:
-        """Call in *delay_s* seconds in an empty context; None where there are no timers."""
-
-
 COARSE_S = 0.001
 """What uvloop's clock and timers count in. One more for each timer, so that none is early by `AsyncioLoop.time`."""
 PAUSE_S = 0.001
@@ -79,7 +47,12 @@ class WorkCancelled(RuntimeError):
 
 
 class AsyncioLoop:
-    """The asyncio loop that runs the caller. It is asked for anew each time: to hold it would keep it alive."""
+    """
+    The asyncio loop that runs the caller. It is asked for anew each time: to hold it would keep it alive.
+
+    Attributes:
+        has_tasks: Whether the guard may have timers and tasks of its own here.
+    """
 
     __slots__ = ()
     has_tasks = True

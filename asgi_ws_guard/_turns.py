@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._loops import Loop
+    from ._loops import AsyncioLoop, TrioLoop
 
 CALLS_AT_ONCE = 16
 """Calls in one turn of the loop. A handler that one of them wakes takes 60 to 100 µs of the next turn until it, the
@@ -24,7 +24,7 @@ class Turns:
 
     __slots__ = ("_is_due", "_left", "_loop", "_waiting")
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: AsyncioLoop | TrioLoop) -> None:
         """
         Begin without any.
 
