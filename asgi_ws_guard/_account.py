@@ -108,8 +108,9 @@ class Account:
         sent, sent_texts, sent_binaries, sent_bytes = read(path.send)
         answers, failed, refused = connection.answers, connection.failed, connection.refused
         dropped = connection.dropped.copy() if connection.dropped else None
-        if session.over is not None:
-            self.add(session.over)
+        over = session.bookkeeping.over
+        if over is not None:
+            self.add(over)
             return
         received += was_received
         sent += was_sent

@@ -68,7 +68,6 @@ def finish(session: Session, error: BaseException | None) -> None:
     session.release()
     session.end(DropReason.HANDLER_DONE, CloseStatus.SHUTDOWN, None)
     session.has_ended()
-    session.find_route()
     session.let_go()
     if session.timing is not None:
         session.timing.stop()
@@ -78,7 +77,7 @@ def finish(session: Session, error: BaseException | None) -> None:
     session.path.let_go()
     if session.telling is not None:
         session.telling.handled()
-    session.tell(session.close_books(error))
+    session.tell(session.bookkeeping.close(error))
     session.absorbed = None
 
 

@@ -156,7 +156,7 @@ class Entrance:
     async def _close(self, policy: str, close: Close) -> None:
         session = self._session
         code, reason = legal_code(close.code), legal_reason(close.reason)
-        session.decided(policy, "close", close.reason)
+        session.bookkeeping.decided(policy, "close", close.reason)
         session.end(DropReason.GUARD_CLOSED, CloseStatus.UNAUTHORIZED, code, reason)
         await session.sending.close(code, reason, keep_errors=False)
 

@@ -130,7 +130,7 @@ class ConnectionHandle:
     @property
     def books(self) -> Books:
         """What became of every message so far, frozen."""
-        return self._session.books()
+        return self._session.bookkeeping.books()
 
     async def wait_closed(self) -> None:
         """

@@ -84,7 +84,7 @@ class Lateness:
             Why it was dropped.
         """
         session, because = self._session, self._end.because
-        session.drop(because)
+        session.bookkeeping.drop(because)
         if self._told is not because:
             self._told = because
             kind = Leaked if session.connection.finished else LateSend

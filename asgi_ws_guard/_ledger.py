@@ -87,7 +87,7 @@ class Ledger:
         """Sum up by route; see `Statistics`."""
         with self.lock:
             live = self.live()
-            accounts = [session.account for session in live]
+            accounts = [session.bookkeeping.account for session in live]
             labels = {account: label for label, account in self._accounts.items()}
             sums = {account: account.copy() for account in labels}
         for session, account in zip(live, accounts, strict=True):
@@ -111,7 +111,7 @@ class Ledger:
 
     def books(self) -> dict[str, Books]:
         """Give the books of every live connection; see `Statistics`."""
-        return {session.connection_id: session.books() for session in self.live()}
+        return {session.connection_id: session.bookkeeping.books() for session in self.live()}
 
     def observer_failures(self) -> dict[str, int]:
         """Give the contained exceptions of observers; see `Statistics`."""
@@ -140,6 +140,6 @@ class Ledger:
             live = self.live()
             over = sum((account.books for account in self._accounts.values()), Books())
         for session in live:
-            books = session.books()
-            over += books if session.over is None else session.over
+            books = session.bookkeeping.books()
+            over += session.bookkeeping.over or books
         return over

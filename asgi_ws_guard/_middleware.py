@@ -123,14 +123,7 @@ class WebSocketGuardMiddleware:
         whole = whole_scope(scope)
         watch = self._watch()
         self._hold(watch)
-        session = Session(
-            secrets.token_hex(8),
-            whole,
-            self._options,
-            dispatch=self._dispatch,
-            ledger=self._ledger,
-            watch=watch,
-        )
+        session = Session(secrets.token_hex(8), whole, self._options, watch)
         raised: BaseException | None = None
         try:
             if await start(session, whole, receive, send):
@@ -213,7 +206,7 @@ class WebSocketGuardMiddleware:
         return watch
 
     def _new_watch(self, loop: AsyncioLoop | TrioLoop) -> Watch:
-        watch = Watch(loop)
+        watch = Watch(loop, self._dispatch, self._ledger)
         self._ledger.add_watch(watch)
         return watch
 

@@ -46,7 +46,7 @@ async def start(session: Session, scope: Scope, receive: Receive, send: Send) ->
     session.outer = _current.get()
     _current.set(session.handle)
     handshake: Handshake | None = None
-    if session.dispatch.observers or session.options.policies:
+    if session.watch.dispatch.observers or session.options.policies:
         handshake = handshake_of(scope, session.connection_id)
         session.tell((Opened(session.connection_id, session.loop.time(), handshake),))
     await session.receiving.connect()
@@ -103,7 +103,7 @@ def _agree(session: Session, receive: Receive, send: Send) -> None:
 def _make_path(session: Session, receive: Receive, send: Send) -> None:
     """Make the path, of the lanes that are wanted now, and let the watch look at it."""
     sides, in_flight = (session.receiving, session.sending), session.sending.in_flight
-    measured, gate = session.dispatch.asks_for("wants_sizes"), one_gate(session.terms.gates)
+    measured, gate = session.watch.dispatch.asks_for("wants_sizes"), one_gate(session.terms.gates)
     session.path = Path(receive, send, *sides, in_flight, measured=measured, gate=gate)
     if session.receiving.stop_before_close:
         session.path.block_reads()

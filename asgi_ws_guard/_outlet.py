@@ -65,7 +65,7 @@ class Outlet:
             The reason.
         """
         why = reason or self.why_dropped
-        self._session.drop(why)
+        self._session.bookkeeping.drop(why)
         return why
 
     def time_out(self, timeout_s: float) -> None:

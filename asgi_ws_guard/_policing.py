@@ -38,6 +38,7 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
     Returns:
         Whether the application is to be called.
     """
+    session.admitted = []
     policy, decision = await admit(session.options.policies, handshake, session.admitted)
     if isinstance(decision, Terms):
         if decision.subprotocol not in handshake.subprotocols:  # what nobody offered fails the client's handshake
@@ -61,7 +62,7 @@ async def refuse(session: Session, policy: str, decision: Deny, send: Send) -> N
         send: The server's `send`.
     """
     session.release()
-    session.decided(policy, "deny", decision.reason)
+    session.bookkeeping.decided(policy, "deny", decision.reason)
     session.tell(session.connection.deny(session.loop.time(), status=decision.end, response_status=decision.status))
     try:
         await deny(decision, send, can_answer=session.connection.can_deny)
@@ -126,7 +127,7 @@ def gate_judged(session: Session, answer: object) -> Allow | Drop | Delay | Clos
     """
     policy, decision = decided(session.terms.gates, answer)
     if not isinstance(decision, Allow):
-        session.decided(policy, type(decision).__name__.lower(), decision.reason)
+        session.bookkeeping.decided(policy, type(decision).__name__.lower(), decision.reason)
     return _with_name(session, policy, decision)
 
 
@@ -147,7 +148,7 @@ def _judged_later(session: Session, policy: str, then: Callable[[], object]) -> 
     if isinstance(decision, Delay) and session.connection.ended is not None:
         decision = Drop(decision.reason)  # nobody waits any more
     if isinstance(decision, Drop | Close):
-        session.decided(policy, type(decision).__name__.lower(), decision.reason)
+        session.bookkeeping.decided(policy, type(decision).__name__.lower(), decision.reason)
     return _with_name(session, policy, decision)
 
 
@@ -169,7 +170,7 @@ def _judged(session: Session, direction: Literal["received", "sent"], size: int)
     policies = session.options.message_policies
     policy, decision = judge(policies, session.connection_id, direction, size)
     if not isinstance(decision, Allow):
-        session.decided(policy, type(decision).__name__.lower(), decision.reason)
+        session.bookkeeping.decided(policy, type(decision).__name__.lower(), decision.reason)
     return decision
 
 

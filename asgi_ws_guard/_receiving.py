@@ -73,7 +73,7 @@ class Receiving:
         self._given = False
         self._waker: Waker | None = None
         self._holding: Holding | None = None
-        self._idle_since_s = session.loop.time()
+        self._idle_since_s = session.connection.opened_at_s
         self._looks = session.watch.looks
         self._seen = 0
 

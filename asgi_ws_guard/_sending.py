@@ -75,21 +75,21 @@ class Sending:
         self._see_sender()
         if session.entrance is not None and session.is_held and not _is_close(message):
             await session.entrance.wait()
-        session.find_route()
+        session.bookkeeping.find_route()
         if session.terms.subprotocol is not None:
             message = _answering(message, session.terms.subprotocol)
         step = session.connection.send(message, session.loop.time())
-        session.count_accepted()
+        session.see_accept()
         session.tell(step.events)
         if step.error is not None:
-            session.count_late(Books(refused=1))
+            session.bookkeeping.count_late(Books(refused=1))
             raise step.error
         if step.verdict is Verdict.DROP:
             await session.late.send(message["type"])
         elif message["type"] != "websocket.send" or await passes(session, step.message):
             await self._forward(step.message)
         else:
-            session.drop(DropReason.POLICY)
+            session.bookkeeping.drop(DropReason.POLICY)
             await session.loop.turn()  # nobody else does: a loop without any sleep would starve all others
 
     def send_failed(self, message: Message, error: BaseException, started_s: float | None = None) -> None:
@@ -112,7 +112,7 @@ class Sending:
             self._tell_lost(message, started_s, error, reason)
         else:
             session.connection.failed += 1
-            session.count_late(Books(failed=1))
+            session.bookkeeping.count_late(Books(failed=1))
             self._tell_lost(message, started_s, error, None)
             if not isinstance(error, Exception):  # cancelled, or thrown away by who began it by hand
                 self._look_for_end()
@@ -175,7 +175,7 @@ class Sending:
         if session.connection.finished:
             session.connection.sent += 1
             one = session.path.measure(message)
-            session.count_late(one.as_sent())
+            session.bookkeeping.count_late(one.as_sent())
             return
         session.path.grant(beside=1)
         if self._is_busy:
@@ -239,7 +239,10 @@ class Sending:
                 if message["type"] == "websocket.accept" and session.entrance is not None:
                     session.entrance.fail()
             return
-        session.forwarded(message, started_s)
+        session.bookkeeping.forwarded(message)
+        if message["type"] == "websocket.send" and session.telling is not None:
+            session.telling.sent(message, started_s)
+        session.open_path()
         if message["type"] == "websocket.accept" and session.entrance is not None:
             await session.entrance.pass_through()
         if message["type"] == "websocket.send" and session.path.spend():

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._admission import release
+from ._bookkeeping import Bookkeeping
 from ._close import CloseCode, CloseStatus
 from ._connection import Connection, End
 from ._events import (
-    Abandoned,
-    Books,
     Draining,
     DropReason,
     Ended,
@@ -26,15 +25,11 @@ from ._events import (
     Identified,
     Identity,
     Leaked,
-    PolicyApplied,
-    Rejected,
     SendTimedOut,
     Terminal,
 )
 from ._handle import ConnectionHandle
 from ._lateness import Lateness
-from ._plugin import OVERFLOW
-from ._route import route_of
 from ._scope import can_deny
 from ._state import State
 from ._telling import Telling
@@ -43,10 +38,7 @@ from ._timing import Passed, Timing
 from ._types import Message, Receive, Scope
 
 if TYPE_CHECKING:
-    from ._account import Account
-    from ._dispatch import Dispatch
     from ._entrance import Entrance
-    from ._ledger import Ledger
     from ._loops import Flag
     from ._options import Options
     from ._path import Path
@@ -57,8 +49,6 @@ if TYPE_CHECKING:
 
 
 _NOBODY: frozenset[int] = frozenset()
-MAX_KINDS = 32
-"""Kinds of decisions of one connection that are told apart, but for one more of each policy and decision."""
 _log = logging.getLogger("asgi_ws_guard")
 
 
@@ -68,11 +58,9 @@ class Session:
 
     Attributes:
         absorbed: What left the application and says no more than that the connection is gone; else None.
-        account: The sums of its route in the ledger, None before the accept.
-        admitted: Policies that let it in, and have not heard of its end.
-        connection: Its state and its books.
-        decisions: dict: policy, decision, reason -> how often; None as long as all were `Allow`.
-        dispatch: The guard's observers.
+        admitted: Policies that let it in, and have not heard of its end; None as long as nobody was asked.
+        bookkeeping: Counts what became of its messages.
+        connection: Its state.
         entrance: Waits for its first message, None when the terms ask for none.
         handle: What the application may know of it.
         is_asking: Whether the policies are being asked whether it may come in.
@@ -80,7 +68,6 @@ class Session:
         loop: The event loop that it lives on.
         options: The guard's options.
         outer: The handle that was current before its own: of a guard around this one, or None.
-        over: Its books when its handler was done, which the ledger has taken over; None before.
         path: The receive and send that the application gets.
         receiving: The receiving side.
         sending: The sending side.
@@ -96,18 +83,12 @@ class Session:
         "_end_flag",
         "_is_end_told",
         "_late",
-        "_ledger",
         "_reported",
         "_runner",
-        "_scheme",
-        "_scope",
-        "_url_path",
         "absorbed",
-        "account",
         "admitted",
+        "bookkeeping",
         "connection",
-        "decisions",
-        "dispatch",
         "entrance",
         "handle",
         "is_asking",
@@ -115,7 +96,6 @@ class Session:
         "loop",
         "options",
         "outer",
-        "over",
         "path",
         "receiving",
         "sending",
@@ -135,9 +115,6 @@ class Session:
         connection_id: str,
         scope: Scope,
         options: Options,
-        *,
-        dispatch: Dispatch,
-        ledger: Ledger,
         watch: Watch,
     ) -> None:
         self.options = options
@@ -147,21 +124,14 @@ class Session:
         self.task: object | None = loop.current_task()
         self._runner = self.task
         self.is_asking = False
-        self.dispatch = dispatch
-        self._ledger = ledger
         self.watch = watch
-        self._url_path = str(scope["path"])
-        self._scheme = str(scope["scheme"])
-        self._scope: Scope | None = scope
-        self.telling = Telling(self) if dispatch.asks_for("wants_messages") else None
-        self.account: Account | None = None
-        self.admitted: list[Policy] = []
+        self.bookkeeping = Bookkeeping(self, scope)
+        self.telling = Telling(self) if watch.dispatch.asks_for("wants_messages") else None
+        self.admitted: list[Policy] | None = None
         self.terms: Terms = NO_TERMS
         self.entrance: Entrance | None = None
-        self.decisions: dict[tuple[str, str, str], int] | None = None
         self.timing: Timing | None = None
         self._late: Lateness | None = None
-        self.over: Books | None = None
         self.outer: ConnectionHandle | None = None
         self.absorbed: BaseException | None = None
         self._reported = _NOBODY
@@ -185,31 +155,10 @@ class Session:
         if self.connection.ended is None:
             self.keep_time().identify()
 
-    def decided(self, policy: str, decision: str, reason: str) -> None:
-        """
-        Count what a policy decided, and tell of the first of each kind: a flood is not to cost an event per message.
-
-        Args:
-            policy: Name of the policy.
-            decision: ``"deny"``, ``"drop"``, ``"delay"`` or ``"close"``.
-            reason: Its word for it.
-        """
-        counts = self.decisions
-        if counts is None:
-            counts = self.decisions = {}
-        kind = (policy, decision, reason)
-        number = counts.get(kind, 0)
-        if not number and len(counts) >= MAX_KINDS:
-            kind = (policy, decision, OVERFLOW)
-            number = counts.get(kind, 0)
-        counts[kind] = number + 1
-        self._ledger.count_decision(kind)
-        if not number:
-            self.tell((PolicyApplied(self.connection_id, self.loop.time(), policy, decision, kind[2]),))
-
     def release(self) -> None:
         """Tell the policies that let the connection in that it is over, once."""
-        release(self.admitted, self.connection_id)
+        if self.admitted is not None:
+            release(self.admitted, self.connection_id)
 
     @property
     def connection_id(self) -> str:
@@ -231,24 +180,6 @@ class Session:
         """Whether a policy or an observer wants every message."""
         return bool(self.options.message_policies) or self.telling is not None
 
-    def books(self) -> Books:
-        """Freeze what became of every message so far."""
-        connection, received, sent = self.connection, self.path.received, self.path.sent
-        return Books(
-            received=connection.received + received.messages,
-            sent=connection.sent + sent.messages,
-            forwarded=connection.sent + connection.answers + sent.messages,
-            failed=connection.failed,
-            refused=connection.refused,
-            dropped=dict(connection.dropped or {}),
-            received_texts=received.texts,
-            received_binaries=received.binaries,
-            received_bytes=received.size,
-            sent_texts=sent.texts,
-            sent_binaries=sent.binaries,
-            sent_bytes=sent.size,
-        )
-
     def take_in(self, message: Message) -> None:
         """
         Take a message that the server delivered beside the path.
@@ -263,21 +194,12 @@ class Session:
         if message["type"] == "websocket.receive":
             one = self.path.measure_received(message)
             if self.connection.finished:
-                self.count_late(one.as_received())
+                self.bookkeeping.count_late(one.as_received())
 
-    def find_route(self) -> None:
-        """Ask the framework for the route, as long as the handshake has no answer."""
-        if self._scope is not None and self.connection.route is None:
-            self.connection.route = route_of(self._scope)
-
-    def count_accepted(self) -> None:
-        """Count the connection in the ledger from its accept on, once."""
-        if self.account is None and self.connection.accepted:
-            self._scope = None
-            account = self._ledger.account(self.connection.route, self._scheme)
-            with self._ledger.lock:
-                account.accepted += 1
-                self.account = account
+    def see_accept(self) -> None:
+        """Begin what begins with the accept, once."""
+        if self.bookkeeping.account is None and self.connection.accepted:
+            self.bookkeeping.count_accepted()
             if self.timing is not None:
                 self.timing.accepted()
 
@@ -294,8 +216,9 @@ class Session:
             calls, self._end_calls = self._end_calls, None
             for call in calls:
                 self._call_at_end(call)
-        if events and self.dispatch.observers:
-            self._reported = self.dispatch.tell(events, self._reported)
+        dispatch = self.watch.dispatch
+        if events and dispatch.observers:
+            self._reported = dispatch.tell(events, self._reported)
 
     def on_end(self, call: Callable[[ConnectionHandle], object]) -> None:
         """
@@ -310,44 +233,6 @@ class Session:
             self._end_calls = [call]
         else:
             self._end_calls.append(call)
-
-    def drop(self, reason: DropReason) -> None:
-        """
-        Count a message that is not forwarded.
-
-        Args:
-            reason: Why.
-        """
-        self.connection.drop(reason)
-        self.count_late(Books(dropped={reason.value: 1}))
-
-    def count_late(self, outcome: Books) -> None:
-        """
-        Count the outcome of one message in the books of the guard, if those of this connection were taken over.
-
-        Args:
-            outcome: What became of it.
-        """
-        if self.connection.finished and self.account is not None:
-            with self._ledger.lock:
-                self.account.add(outcome)
-
-    def forwarded(self, message: Message, started_s: float) -> None:
-        """
-        Take note that the server took a message beside the path; a `websocket.send` is counted by the path.
-
-        Args:
-            message: The message as it was forwarded.
-            started_s: When the server was given it.
-        """
-        if message["type"] != "websocket.send":
-            self.connection.answers += 1
-            self.count_late(Books(forwarded=1))
-        else:
-            self.path.measure_sent(message)
-            if self.telling is not None:
-                self.telling.sent(message, started_s)
-        self.open_path()
 
     def open_path(self) -> None:
         """Let ordinary messages pass without a question, as far as nobody has one."""
@@ -485,45 +370,14 @@ class Session:
 
     def let_go(self) -> None:
         """Hold no longer what only a live connection needs: an application may keep its handle for ever."""
-        self._scope = self._runner = None
-
-    def close_books(self, error: BaseException | None) -> tuple[Event, ...]:
-        """
-        Pass from the live connections to those that are over.
-
-        Args:
-            error: What leaves the guard.
-
-        Returns:
-            The terminal event, and what goes before it.
-        """
-        account = self.account
-        if account is None:
-            account = self._ledger.account(self.connection.route, self._scheme)
-        with self._ledger.lock:
-            self.watch.remove(self)
-            books = self.books()
-            account.add(books)
-            self.account, self.over = account, books
-            self.path.report_each()
-            events = self.connection.finish(
-                self.loop.time(),
-                path=self._url_path,
-                error_type=_name(error),
-                absorbed_type=_name(self.absorbed),
-                books=books,
-                decisions=self.decisions,
-            )
-            account.denied += any(isinstance(event, Rejected) for event in events)
-            account.aborted += any(isinstance(event, Abandoned) for event in events)
-        return events
+        self._runner = None
 
     def _look_at_handler(self, end: End) -> None:
         """Tell, once, of a handler that nothing stops, because it sends nothing."""
         lingered_s = self.loop.time() - end.at_s
         if not self.is_zombie and lingered_s >= 2 * self.options.linger_s + 1.0:
             self.is_zombie = True
-            self.tell(self.connection.outlive(self.loop.time(), self.books()))
+            self.tell(self.connection.outlive(self.loop.time(), self.bookkeeping.books()))
 
     def end(self, because: DropReason, status: CloseStatus, code: int | None, reason: str = "") -> None:
         """
@@ -537,7 +391,3 @@ class Session:
         """
         now = self.loop.time()
         self.tell(self.connection.end(now, because=because, status=status, code=code, reason=reason))
-
-
-def _name(error: BaseException | None) -> str | None:
-    return None if error is None else type(error).__qualname__

@@ -233,7 +233,7 @@ class Timing:
             if session.connection.state is State.CONNECTING:
                 await self._deny(passed)
             else:
-                session.decided(passed.policy, "close", passed.word)
+                session.bookkeeping.decided(passed.policy, "close", passed.word)
                 session.end(DropReason.GUARD_CLOSED, passed.status, passed.code, passed.reason)
                 await session.sending.close(passed.code, passed.reason, keep_errors=True)
         except Exception as error:  # noqa: BLE001 - there is nobody to raise it to
@@ -243,7 +243,7 @@ class Timing:
     async def _deny(self, passed: Passed) -> None:
         session, status = self._session, passed.status
         response_status = 401 if status is CloseStatus.UNAUTHORIZED else 503
-        session.decided(passed.policy, "deny", passed.word)
+        session.bookkeeping.decided(passed.policy, "deny", passed.word)
         session.tell(session.connection.deny(session.loop.time(), status=status, response_status=response_status))
         if session.receiving.stop_before_close:
             await session.receiving.stop()

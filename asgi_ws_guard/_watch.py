@@ -24,6 +24,8 @@ from ._turns import Turns
 from ._wheel import Wheel
 
 if TYPE_CHECKING:
+    from ._dispatch import Dispatch
+    from ._ledger import Ledger
     from ._sending import Sending
     from ._session import Session
     from ._timing import Timing
@@ -45,10 +47,12 @@ class Watch:
     The live connections of one guard on one event loop.
 
     Attributes:
+        dispatch: The guard's observers.
         drain: The drain of these connections, begun or not.
         sessions: Those whose handler runs. Dict: session -> the cell that is true while somebody reads from the server.
         in_flight: Sends that the server has not finished, where there is a deadline. Dict: awaitable -> its side.
         is_held: Whether SIGTERM was to be held back for these connections.
+        ledger: The guard's sums.
         looks: Number of looks at all connections.
         pacer: Lets those go on that were delayed.
         loop: The event loop.
@@ -67,9 +71,11 @@ class Watch:
         "_ticks_per_look",
         "_timer",
         "_to_look_at",
+        "dispatch",
         "drain",
         "in_flight",
         "is_held",
+        "ledger",
         "looks",
         "loop",
         "pacer",
@@ -79,14 +85,18 @@ class Watch:
         "wheel",
     )
 
-    def __init__(self, loop: AsyncioLoop | TrioLoop) -> None:
+    def __init__(self, loop: AsyncioLoop | TrioLoop, dispatch: Dispatch, ledger: Ledger) -> None:
         """
         Watch nothing yet.
 
         Args:
             loop: The event loop.
+            dispatch: The guard's observers.
+            ledger: The guard's sums.
         """
         self.loop = loop
+        self.dispatch = dispatch
+        self.ledger = ledger
         self.pacer = Pacer(loop)
         self.sessions: dict[Session, CellType] = {}
         self.drain = Draining(loop, self.sessions.keys())

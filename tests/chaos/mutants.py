@@ -18,7 +18,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 LIMIT_S = 300.0
 MUTANTS = (
-    ("a connection stays with the watch", "_session.py", "            self.watch.remove(self)", "            pass"),
+    ("a connection stays with the watch", "_bookkeeping.py", "            session.watch.remove(session)", "            pass"),
     ("policies do not hear of the end", "_ending.py", "    session.release()\n    session.end(", "    session.end("),
     ("a timer of the linger stays", "_linger.py", "            timer.cancel()", "            pass"),
     ("a denied client is cancelled for ever", "_ending.py", "    session.handler_done()  # a client", "    # a client"),

@@ -51,7 +51,7 @@ MUTANTS = (
     ("a stopped task is not excused", "_lateness.py", "            session.watch.senders.excuse(task)", "            pass"),
     ("a blocked send is not woken", "_sending.py", "            self._waker.wake(one)", "            pass"),
     ("a timer of the linger stays", "_linger.py", "            timer.cancel()", "            pass"),
-    ("a connection stays with the watch", "_session.py", "            self.watch.remove(self)", "            pass"),
+    ("a connection stays with the watch", "_bookkeeping.py", "            session.watch.remove(session)", "            pass"),
     ("an accept that failed is closed", "_ending.py", "or not session.connection.answers:", "or False:"),
     ("a handler that returns does not close", "_ending.py", "    code = session.options.close_on_return", "    code = None"),
     ("disconnects leave the guard", "_ending.py", "        error = left\n", "        error = error\n"),

@@ -9,9 +9,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from structlog.testing import CapturingLogger
 
 from asgi_ws_guard import Allow, Close, Closed, Deny, Drop, Handshake, PolicyApplied, Rejected, WebSocketGuardMiddleware
+from asgi_ws_guard._bookkeeping import MAX_KINDS
 from asgi_ws_guard._ledger import MAX_DECISIONS
 from asgi_ws_guard._plugin import OVERFLOW
-from asgi_ws_guard._session import MAX_KINDS
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.plugins.otel import MetricsObserver
 from asgi_ws_guard.plugins.structlog import StructlogObserver

@@ -30,6 +30,7 @@ TABLE = {
     "_plugin": "seam",
     "_account": "shell",
     "_admission": "shell",
+    "_bookkeeping": "shell",
     "_callsite": "shell",
     "_credit": "shell",
     "_dispatch": "shell",

@@ -15,9 +15,9 @@ import pytest
 
 from asgi_ws_guard import Books, Deny, Event, Statistics, Tally, WebSocketGuardMiddleware
 from asgi_ws_guard._account import Account
+from asgi_ws_guard._bookkeeping import Bookkeeping
 from asgi_ws_guard._ledger import MAX_ROUTES, Ledger
 from asgi_ws_guard._plugin import OVERFLOW
-from asgi_ws_guard._session import Session
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
@@ -648,7 +648,7 @@ def test_totals_of_what_is_over_while_it_is_read() -> None:
                 assert not one.step()
                 now(send(TEXT))
 
-        with meanwhile(Session.books, end):
+        with meanwhile(Bookkeeping.books, end):
             assert guard.totals() == Books(forwarded=2)
         assert guard.totals() == Books(forwarded=2, dropped={"handler_done": 2})
 
