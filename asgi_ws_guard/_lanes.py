@@ -5,6 +5,9 @@ A message of an open connection that is in no way special is forwarded here, wit
 attribute touched: what they know lives in closure cells, and they count by taking from a C iterator, because that is
 what a pure Python wrapper can afford (``benchmarks/overhead.py`` has the prices). Everything else is handed to the
 receiving or the sending side. `Path` turns the switches; nobody else calls this.
+
+The variants repeat each other because each is worth it: to count sizes for who does not ask for them, or to find a
+pending send by a coroutine around the server's, would add 0.3 to 0.8 of what a pass-through costs to every message.
 """
 
 from __future__ import annotations

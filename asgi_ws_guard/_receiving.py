@@ -133,12 +133,9 @@ class Receiving:
         if not self._never_direct:
             return
         try:
-            message = await self.pumped(await self.read())
+            await self._read_one()
         except Exception as error:  # noqa: BLE001 - it is raised in the application's next receive
             self.pump_failed(error)
-        else:
-            if message is not None:
-                self.reader.put(message)
 
     async def receive(self) -> Message:
         """Give the next message while the path may not read."""
@@ -171,20 +168,14 @@ class Receiving:
             if session.loop.has_tasks:
                 self.reader.start()
             else:
-                await self._read_one()
+                try:
+                    await self._read_one()
+                except Exception as error:
+                    if not peer_lost(error):
+                        raise
+                    self._lost()
                 return
         await flag.wait()
-
-    async def _read_one(self) -> None:
-        try:
-            taken = await self.pumped(await self.read())
-        except Exception as error:
-            if not peer_lost(error):
-                raise
-            self._lost()
-        else:
-            if taken is not None:
-                self.reader.put(taken)
 
     async def arrived(self, message: Message) -> Message | None:
         """
@@ -379,6 +370,11 @@ class Receiving:
     def stop_before_close(self) -> bool:
         """Whether a close deadlocks at the server while a read is pending there."""
         return self._never_direct
+
+    async def _read_one(self) -> None:
+        taken = await self.pumped(await self.read())
+        if taken is not None:
+            self.reader.put(taken)
 
     def _lost(self) -> None:
         """Take note that the server's `receive` says that the peer is gone: it has nothing more to say."""

@@ -121,19 +121,6 @@ class Sending:
         if session.options.late_sends == "raise":
             raise session.late.refusal() from error
 
-    def _look_for_end(self) -> None:
-        """End the connection if the send that was given up is all that would have told of its end (hypercorn)."""
-        hypercorn = None if self._session.connection.ended else hypercorn_of(self._session.task)
-        if hypercorn is not None and hypercorn.has_closed:
-            self._session.transport_lost()
-
-    def _tell_lost(
-        self, message: Message, started_s: float | None, error: BaseException, reason: DropReason | None
-    ) -> None:
-        telling = self._session.telling
-        if telling is not None and started_s is not None and message["type"] == "websocket.send":
-            telling.lost(message, started_s, error, reason)
-
     def keep_deadline(self, timeout_s: float, in_flight: dict[Awaitable[None], Sending]) -> None:
         """
         Let the watch see which sends the server has not finished; the shortest deadline counts.
@@ -226,6 +213,15 @@ class Sending:
         if self._closing is not None:
             await self._closing.wait()
 
+    def look(self) -> None:
+        """Let everybody know of the end although a close is stuck at the server."""
+        end = self._session.connection.ended
+        if self._closing is None or self._closing.is_set() or end is None:
+            return
+        if self._session.loop.time() - end.at_s >= CLOSE_S:
+            self._closing.set()
+            self._session.has_ended()
+
     async def _forward(self, message: Message) -> None:
         session = self._session
         is_end = session.connection.ended is not None
@@ -247,15 +243,6 @@ class Sending:
             await session.entrance.pass_through()
         if message["type"] == "websocket.send" and session.path.spend():
             await self.granted(message)
-
-    def look(self) -> None:
-        """Let everybody know of the end although a close is stuck at the server."""
-        end = self._session.connection.ended
-        if self._closing is None or self._closing.is_set() or end is None:
-            return
-        if self._session.loop.time() - end.at_s >= CLOSE_S:
-            self._closing.set()
-            self._session.has_ended()
 
     async def _close(self, write: Send, message: Message, *, keep_errors: bool, translate: bool) -> None:
         try:
@@ -293,6 +280,19 @@ class Sending:
         adjusted = CloseAdjusted(session.connection_id, session.loop.time(), asked, code, reason_cut=False)
         session.tell((adjusted,))
         await write({**message, "code": code})
+
+    def _look_for_end(self) -> None:
+        """End the connection if the send that was given up is all that would have told of its end (hypercorn)."""
+        hypercorn = None if self._session.connection.ended else hypercorn_of(self._session.task)
+        if hypercorn is not None and hypercorn.has_closed:
+            self._session.transport_lost()
+
+    def _tell_lost(
+        self, message: Message, started_s: float | None, error: BaseException, reason: DropReason | None
+    ) -> None:
+        telling = self._session.telling
+        if telling is not None and started_s is not None and message["type"] == "websocket.send":
+            telling.lost(message, started_s, error, reason)
 
     def _see_sender(self) -> None:
         """Report the running task while it is looked at who sends."""

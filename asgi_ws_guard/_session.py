@@ -110,13 +110,7 @@ class Session:
     receiving: Receiving
     sending: Sending
 
-    def __init__(
-        self,
-        connection_id: str,
-        scope: Scope,
-        options: Options,
-        watch: Watch,
-    ) -> None:
+    def __init__(self, connection_id: str, scope: Scope, options: Options, watch: Watch) -> None:
         self.options = options
         loop = self.loop = watch.loop
         self.connection = Connection(connection_id, at_s=loop.time(), can_deny=can_deny(scope))
@@ -155,6 +149,12 @@ class Session:
         if self.connection.ended is None:
             self.keep_time().identify()
 
+    def keep_time(self) -> Timing:
+        """Give its deadlines, made when they are first needed: most connections have none."""
+        if self.timing is None:
+            self.timing = Timing(self, self.watch.wheel)
+        return self.timing
+
     def release(self) -> None:
         """Tell the policies that let the connection in that it is over, once."""
         if self.admitted is not None:
@@ -169,6 +169,13 @@ class Session:
     def receive(self) -> Receive:
         """The receive that the application gets."""
         return self.path.receive if self.telling is None else self.telling.receive
+
+    @property
+    def late(self) -> Lateness:
+        """Calls that come after the end, which has been; made with the first of them."""
+        if self._late is None:
+            self._late = Lateness(self)
+        return self._late
 
     @property
     def is_held(self) -> bool:
@@ -263,6 +270,19 @@ class Session:
         if self.options.watch and not is_over and not (self.sending.is_closing and self.receiving.stop_before_close):
             self.receiving.look()
 
+    def end(self, because: DropReason, status: CloseStatus, code: int | None, reason: str = "") -> None:
+        """
+        End the connection, unless it has ended.
+
+        Args:
+            because: What ends it.
+            status: The class of the end.
+            code: Close code, None when there is none.
+            reason: Close reason.
+        """
+        now = self.loop.time()
+        self.tell(self.connection.end(now, because=because, status=status, code=code, reason=reason))
+
     def transport_lost(self) -> None:
         """End the connection: the server says that the peer is gone. Its word for the cause may already be there."""
         code = CloseCode.ABNORMAL_CLOSURE.value
@@ -307,12 +327,6 @@ class Session:
         if self.connection.ended is None:
             self.tell((Draining(self.connection_id, self.loop.time(), deadline_s),))
 
-    def keep_time(self) -> Timing:
-        """Give its deadlines, made when they are first needed: most connections have none."""
-        if self.timing is None:
-            self.timing = Timing(self, self.watch.wheel)
-        return self.timing
-
     def leave(self, farewell: Passed) -> None:
         """
         Close the connection, or deny its handshake, in a task of the guard's; who is being asked about is denied later.
@@ -327,13 +341,6 @@ class Session:
         """Let the handler hear of the end although the server has not taken the close."""
         if self.timing is not None:
             self.timing.give_up()
-
-    @property
-    def late(self) -> Lateness:
-        """Calls that come after the end, which has been; made with the first of them."""
-        if self._late is None:
-            self._late = Lateness(self)
-        return self._late
 
     def handler_done(self) -> bool:
         """
@@ -362,12 +369,6 @@ class Session:
                 self._end_flag = self.loop.flag()
             await self._end_flag.wait()
 
-    def _call_at_end(self, call: Callable[[ConnectionHandle], object]) -> None:
-        try:
-            call(self.handle)
-        except Exception as error:  # noqa: BLE001 - it is the caller's of nobody: the end goes on for all others
-            _log.error("what was to be called at the end of a connection raised", exc_info=error)
-
     def let_go(self) -> None:
         """Hold no longer what only a live connection needs: an application may keep its handle for ever."""
         self._runner = None
@@ -379,15 +380,8 @@ class Session:
             self.is_zombie = True
             self.tell(self.connection.outlive(self.loop.time(), self.bookkeeping.books()))
 
-    def end(self, because: DropReason, status: CloseStatus, code: int | None, reason: str = "") -> None:
-        """
-        End the connection, unless it has ended.
-
-        Args:
-            because: What ends it.
-            status: The class of the end.
-            code: Close code, None when there is none.
-            reason: Close reason.
-        """
-        now = self.loop.time()
-        self.tell(self.connection.end(now, because=because, status=status, code=code, reason=reason))
+    def _call_at_end(self, call: Callable[[ConnectionHandle], object]) -> None:
+        try:
+            call(self.handle)
+        except Exception as error:  # noqa: BLE001 - it is the caller's of nobody: the end goes on for all others
+            _log.error("what was to be called at the end of a connection raised", exc_info=error)
