@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from types import CellType
 
-from ._lanes import ENDLESS, Ticks
 from ._plugin import ALLOW, CreditingGate
+from ._ticks import ENDLESS, Ticks
 
 
 class Credit:

@@ -1,8 +1,9 @@
 """
 The path of the messages of one connection: the switches on its two lanes, and what was counted there.
 
-The lanes themselves are the coroutines of `_lanes.py`. The receiving and the sending side open and shut the path; the
-ledger reads the counts, from any thread. ``tests/unit/test_path.py`` proves it equal to the tables of ``_state.py``.
+The lanes themselves are the coroutines of `_receive_lanes.py` and `_send_lanes.py`. The receiving and the sending side
+open and shut the path; the ledger reads the counts, from any thread. ``tests/unit/test_path.py`` proves it equal to the
+tables of ``_state.py``.
 """
 
 from __future__ import annotations
@@ -14,25 +15,20 @@ from typing import Any, NamedTuple, NoReturn, cast
 
 from ._credit import Credit
 from ._events import Books
-from ._lanes import (
+from ._plugin import gives_credit
+from ._receive_lanes import (
     BLOCKED,
     PUMPED,
     Blocked,
     Inbound,
     Reading,
-    Side,
-    Ticks,
     make_gated_receive,
     make_measured_gated_receive,
     make_measured_receive,
-    make_measured_send,
     make_receive,
-    make_send,
-    make_tracked_send,
-    payload_size,
-    tracked,
 )
-from ._plugin import gives_credit
+from ._send_lanes import Side, make_measured_send, make_send, make_tracked_send, tracked
+from ._ticks import Ticks, payload_size
 from ._types import Message, Receive, Send
 
 GRANT = 1024

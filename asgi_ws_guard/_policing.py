@@ -16,10 +16,10 @@ from ._admission import admit, judge
 from ._close import CloseCode, legal_code, legal_reason
 from ._events import DropReason, Handshake
 from ._gates import Answered, ask, decided
-from ._lanes import payload_size
 from ._plugin import ALLOW, Allow, Close, Delay, Deny, Drop
 from ._servers import peer_lost
 from ._terms import Terms
+from ._ticks import payload_size
 from ._types import Message, Send
 
 if TYPE_CHECKING:

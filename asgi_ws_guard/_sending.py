@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ._connection import Verdict
 from ._events import Books, CloseAdjusted, DropReason
 from ._handle import _current
-from ._lanes import tracked
 from ._loops import Flag
 from ._path import gone
 from ._policing import passes
+from ._send_lanes import tracked
 from ._servers import hypercorn_of, peer_lost, private_code, refuses_code
 from ._types import Message, Send
 from ._waking import Waker

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ._events import DropReason, MessageHandled, MessageLost, MessageReceived, MessageSent
-from ._lanes import payload_size
+from ._ticks import payload_size
 from ._types import Message
 
 if TYPE_CHECKING:

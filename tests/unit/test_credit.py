@@ -10,7 +10,7 @@ import pytest
 from gated import Gated, Measuring
 
 from asgi_ws_guard import ALLOW, Allow, Books, Closed, CloseStatus, Drop, WebSocketGuardMiddleware
-from asgi_ws_guard._lanes import ENDLESS
+from asgi_ws_guard._ticks import ENDLESS
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_ws_guard import Allow, Books, Close, ConnectionHandle, Drop, ProtocolError, WebSocketGuardMiddleware
-from asgi_ws_guard._lanes import ENDLESS, Ticks, payload_size
+from asgi_ws_guard._ticks import ENDLESS, Ticks, payload_size
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 

@@ -22,8 +22,8 @@ from asgi_ws_guard import (
     WebSocketGuardMiddleware,
 )
 from asgi_ws_guard._connection import Connection, Verdict
-from asgi_ws_guard._lanes import tracked
 from asgi_ws_guard._path import GRANT
+from asgi_ws_guard._send_lanes import tracked
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 

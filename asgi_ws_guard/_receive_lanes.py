@@ -1,28 +1,23 @@
 """
-The coroutines that every message passes, one variant for each thing that somebody wants to know of it.
+The coroutine that every received message passes, one variant for each thing that somebody wants to know of it.
 
-A message of an open connection that is in no way special is forwarded here, with no event built, no clock read and no
-attribute touched: what they know lives in closure cells, and they count by taking from a C iterator, because that is
-what a pure Python wrapper can afford (``benchmarks/overhead.py`` has the prices). Everything else is handed to the
-receiving or the sending side. `Path` turns the switches; nobody else calls this.
+A message of an open connection that is in no way special is passed on here, with no event built, no clock read and no
+attribute touched: what the lanes know lives in closure cells, and they count by taking from a C iterator, because that
+is what a pure Python wrapper can afford (``benchmarks/overhead.py`` has the prices). Everything else is handed to the
+receiving side. `Path` turns the switches; nobody else calls this.
 
-The variants repeat each other because each is worth it: to count sizes for who does not ask for them, or to find a
-pending send by a coroutine around the server's, would add 0.3 to 0.8 of what a pass-through costs to every message.
+The variants repeat each other because each is worth it: to count sizes for who does not ask for them would add 0.3 of
+what a pass-through costs to every message behind a gate, and 0.6 to every other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from itertools import repeat
-from operator import length_hint
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol
 
 from ._plugin import ALLOW
-from ._types import Message, Receive, Send
-
-Side = TypeVar("Side", bound="Outbound")
-ENDLESS = 2**62
-"""More messages than one connection will ever see."""
+from ._ticks import ENDLESS, Ticks, payload_size
+from ._types import Message, Receive
 
 
 class Inbound(Protocol):
@@ -41,19 +36,6 @@ class Inbound(Protocol):
         """Take what the server's `receive` raised; give the disconnect or raise."""
 
 
-class Outbound(Protocol):
-    """What the path asks of the sending side."""
-
-    async def send(self, message: Message) -> None:
-        """Send what the path may not."""
-
-    def send_failed(self, message: Message, error: BaseException) -> None:
-        """Take what the server's `send` raised; absorb or raise."""
-
-    async def granted(self, message: Message) -> None:
-        """Take note that *message* was forwarded, for which nothing was granted any more; grant more."""
-
-
 class Blocked(tuple[str, ...]):
     """Stands in for a pending read: nobody may read from the server directly. True when the guard reads."""
 
@@ -64,53 +46,6 @@ BLOCKED = Blocked()
 PUMPED = Blocked(("by the guard",))
 Reading = Awaitable[Message] | Blocked | None
 """What stands in the cell of a read: the server's awaitable, a `Blocked`, or None when nobody reads."""
-
-if TYPE_CHECKING:
-    _Repeat = repeat[None]
-else:
-    _Repeat = repeat
-
-
-class Ticks(_Repeat):
-    """
-    Counts messages: the one that takes from it is counted, which costs less than an addition in a cell.
-
-    Attributes:
-        before: Messages that were counted before this object took over.
-        granted: Messages that may take from it.
-    """
-
-    __slots__ = ("before", "granted")
-
-    before: int
-    granted: int
-
-    def __new__(cls, granted: int = ENDLESS, before: int = 0) -> Ticks:
-        """Make a counter that lets *granted* messages pass."""
-        self = super().__new__(cls, None, granted)
-        self.before, self.granted = before, granted
-        return self
-
-    @property
-    def counted(self) -> int:
-        """Messages so far. It may be read in any thread."""
-        return self.before + self.granted - length_hint(self)
-
-
-def payload_size(message: Message) -> int:
-    """
-    Measure a payload as it goes over the wire.
-
-    Args:
-        message: A `websocket.send` or `websocket.receive`.
-
-    Returns:
-        Bytes, of UTF-8 for text; 0 for what is neither.
-    """
-    text, data = message.get("text"), message.get("bytes")
-    if isinstance(text, str):
-        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    return len(data) if isinstance(data, bytes | bytearray | memoryview) else 0
 
 
 def make_receive(inbound: Inbound, server_receive: Receive) -> Receive:
@@ -297,147 +232,3 @@ def make_measured_gated_receive(
                 return arrived
 
     return receive
-
-
-def make_send(outbound: Outbound, server_send: Send) -> Send:
-    """Make the application's `send`."""
-    sendable: str | None = None
-    sent = Ticks(0)
-
-    async def send(message: Message) -> None:
-        is_plain = False
-        try:
-            if message["type"] == sendable and (
-                message["text"].__class__ is str
-                if "bytes" not in message
-                else ("text" not in message and message["bytes"].__class__ is bytes)
-                or (message["bytes"] is None and message["text"].__class__ is str)
-                or (message["bytes"].__class__ is bytes and message["text"] is None)
-            ):
-                is_plain = True
-                await server_send(message)
-                for _ in sent:
-                    return
-        except BaseException as error:
-            if is_plain:
-                outbound.send_failed(message, error)
-                return
-            if not isinstance(error, KeyError | TypeError):
-                raise
-        await (outbound.granted(message) if is_plain else outbound.send(message))
-
-    return send
-
-
-def make_measured_send(outbound: Outbound, server_send: Send) -> Send:
-    """Make the application's `send`, which counts types and bytes too."""
-    sendable: str | None = None
-    sent, texts, binaries = Ticks(0), Ticks(), Ticks()
-    size = 0
-
-    async def send(message: Message) -> None:
-        nonlocal size
-        is_plain = False
-        try:
-            if message["type"] == sendable and (
-                message["text"].__class__ is str
-                if "bytes" not in message
-                else ("text" not in message and message["bytes"].__class__ is bytes)
-                or (message["bytes"] is None and message["text"].__class__ is str)
-                or (message["bytes"].__class__ is bytes and message["text"] is None)
-            ):
-                text = message.get("text")
-                if text is None:
-                    length = len(message["bytes"])
-                else:
-                    length = len(text) if text.isascii() else payload_size(message)
-                is_plain = True
-                await server_send(message)
-                size += length
-                for _ in binaries if text is None else texts:
-                    break
-                for _ in sent:
-                    return
-        except BaseException as error:
-            if is_plain:
-                outbound.send_failed(message, error)
-                return
-            if not isinstance(error, KeyError | TypeError):
-                raise
-        await (outbound.granted(message) if is_plain else outbound.send(message))
-
-    return send
-
-
-def make_tracked_send(outbound: Side, server_send: Send, in_flight: dict[Awaitable[None], Side]) -> Send:
-    """Make the application's `send` for a deadline: one that suspends is found in *sending*, or in *in_flight*."""
-    sendable: str | None = None
-    sending: Awaitable[None] | None = None
-    sent = Ticks(0)
-
-    async def send(message: Message) -> None:
-        nonlocal sending
-        is_plain = False
-        try:
-            if message["type"] == sendable and (
-                message["text"].__class__ is str
-                if "bytes" not in message
-                else ("text" not in message and message["bytes"].__class__ is bytes)
-                or (message["bytes"] is None and message["text"].__class__ is str)
-                or (message["bytes"].__class__ is bytes and message["text"] is None)
-            ):
-                is_plain = True
-                awaitable = server_send(message)
-                if sending is None:
-                    sending = awaitable
-                    try:
-                        await awaitable
-                    finally:
-                        sending = None
-                        del awaitable  # see `tracked`
-                else:
-                    in_flight[awaitable] = outbound
-                    try:
-                        await awaitable
-                    finally:
-                        in_flight.pop(awaitable, None)
-                        del awaitable
-                for _ in sent:
-                    return
-        except BaseException as error:
-            if is_plain:
-                outbound.send_failed(message, error)
-                return
-            if not isinstance(error, KeyError | TypeError):
-                raise
-        await (outbound.granted(message) if is_plain else outbound.send(message))
-
-    return send
-
-
-def tracked(outbound: Side, send: Send, in_flight: dict[Awaitable[None], Side]) -> Send:
-    """
-    Let others see which sends the server has not finished.
-
-    An exception must not lead to what was awaited: a future of granian 2.8 holds the task that waits for it where no
-    garbage collector looks, and the task holds the cancellation with its traceback.
-
-    Args:
-        outbound: Whose sends they are.
-        send: The server's `send`.
-        in_flight: Holds what is awaited, for as long as it is.
-
-    Returns:
-        A send that costs a little more than the server's.
-    """
-
-    async def send_tracked(message: Message) -> None:
-        awaitable = send(message)
-        in_flight[awaitable] = outbound
-        try:
-            await awaitable
-        finally:
-            in_flight.pop(awaitable, None)
-            del awaitable
-
-    return send_tracked
