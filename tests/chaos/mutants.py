@@ -25,7 +25,7 @@ MUTANTS = (
     ("a read goes on behind the handler", "_receiving.py", "            self._reader.cancel()", "            pass"),
     ("a handler that returns does not close", "_ending.py", "    code = session.options.close_on_return", "    code = None"),
     ("a drop counts twice", "_connection.py", "self.dropped.get(reason.value, 0) + 1", "self.dropped.get(reason.value, 0) + 2"),
-    ("the span of a connection stays open", "plugins/otel/tracing.py", "        span.end(ended_ns)", "        pass"),
+    ("the span of a connection stays open", "plugins/otel/_traced.py", "        span.end(ended_ns)", "        pass"),
     ("nobody reads ahead", "_receiving.py", "            session.path.block_reads()\n            self.reader.start()", "            pass"),
     ("who receives is not woken at the end", "_receiving.py", "            self._waker.wake(reading)", "            pass"),
     ("late sends raise disconnects through the guard", "_ending.py", "        error = left\n", "        error = error\n"),
