@@ -165,7 +165,11 @@ class Watch:
             deadline_s: Seconds; only the shortest counts.
         """
         asked = math.ceil(TICK_S / max(deadline_s / 4, FINEST_S))
-        self._ticks_per_look = max(self._ticks_per_look, asked)
+        if asked > self._ticks_per_look:
+            self._ticks_per_look = asked
+            if self._timer is not None:  # the next look would come too late for the first such deadline
+                self._timer.cancel()
+                self._timer = self.loop.later(self._tick_s, self._tick)
 
     def look_at_sends(self) -> None:
         """Make every connection report its sends to `senders`."""

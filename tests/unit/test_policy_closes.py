@@ -1,0 +1,105 @@
+"""What a policy decides is carried out whole: its close goes out, whoever is cancelled or done meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgi_ws_guard import (
+    ALLOW,
+    Allow,
+    Books,
+    Close,
+    Deadlines,
+    WebSocketGuardMiddleware,
+)
+from asgi_ws_guard._types import Message, Receive, Scope, Send
+from asgi_ws_guard.testing import Recorder, ScriptedServer, run
+
+ACCEPT: Message = {"type": "websocket.accept"}
+TEXT: Message = {"type": "websocket.send", "text": "x"}
+Handler = Callable[[Receive, Send, ScriptedServer], Awaitable[None]]
+
+
+class _Lays:
+    """A policy that lets everybody in on a test's terms."""
+
+    def __init__(self, **terms: Any) -> None:
+        self.answer = Allow(**terms)
+
+    def admit(self, handshake: object) -> Allow:
+        return self.answer
+
+
+class _Sent:
+    """A policy that closes for whatever the application sends."""
+
+    def admit(self, handshake: object) -> Allow:
+        return ALLOW
+
+    def message(self, connection_id: str, direction: str, size: int) -> Allow | Close:
+        return Close(1008, "sent") if direction == "sent" else ALLOW
+
+
+class _Later:
+    """Answers the first message, after some time."""
+
+    timeout_s = 5.0
+
+    def __init__(self, answer: Allow | Close, after_s: float) -> None:
+        self.answer, self.after_s = answer, after_s
+
+    async def __call__(self, payload: str | bytes, /) -> Allow | Close:
+        await asyncio.sleep(self.after_s)
+        return self.answer
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _closes(server: ScriptedServer) -> list[int]:
+    return [one["code"] for one in server.sent if one["type"] == "websocket.close"]
+
+
+def _says(*answers: Any) -> Callable[[int], Any]:
+    left = list(answers)
+    return lambda size: left.pop(0) if left else ALLOW
+
+
+async def _serve(
+    handler: Handler, *policies: Any, server: ScriptedServer | None = None, **options: Any
+) -> tuple[ScriptedServer, Recorder, Books]:
+    """Serve one connection whose handler has accepted; nothing of it is left."""
+    server, seen, before = server or ScriptedServer(), Recorder(), asyncio.all_tasks()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        await handler(receive, send, server)
+
+    server.connect()
+    guard = WebSocketGuardMiddleware(app, observers=(seen,), policies=policies, **options)
+    await server.call(guard)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    return server, seen, guard.totals()
+
+
+def test_the_first_short_deadline_is_kept_as_finely_as_the_next_one() -> None:
+    """The watch had meant to look only a quarter of a second later."""
+
+    async def main() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await receive()
+
+        server = ScriptedServer()
+        server.connect()
+        policy = _Lays(deadlines=Deadlines(handshake_s=0.04))
+        await server.call(WebSocketGuardMiddleware(app, observers=(), policies=(policy,)))
+        assert 0.04 <= _now() <= 0.04 + 0.01 + 0.025
+        assert server.types()[0] == "websocket.http.response.start"
+
+    run(main)
