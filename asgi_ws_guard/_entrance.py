@@ -16,7 +16,7 @@ from ._close import CloseStatus, legal_code, legal_reason
 from ._events import DropReason, Identity
 from ._loops import AsyncioLoop, Flag
 from ._plugin import Close
-from ._sending import CLOSE_S
+from ._sending import CLOSE_S, finished
 from ._types import Message
 
 if TYPE_CHECKING:
@@ -120,9 +120,10 @@ class Entrance:
         task, session = self._task, self._session
         if task is None or task.done():
             return
-        if not session.sending.is_closing:
-            task.cancel()
-        await asyncio.wait({task}, timeout=CLOSE_S)
+        end, left_s = session.connection.ended, 0.0
+        if end is not None and session.sending.is_closing:
+            left_s = end.at_s + CLOSE_S - session.loop.time()
+        await finished(task, left_s)
 
     def _open(self) -> None:
         self.is_open, self._message = True, None

@@ -26,6 +26,8 @@ from ._waking import Waker
 if TYPE_CHECKING:
     from ._session import Session
 
+STOP_S = 1.0
+"""Seconds to wait for a server's cancelled `send`."""
 CLOSE_S = 60.0
 """Seconds for which nobody hears of the end while a close is stuck at the server. The slowest that is known to finish,
 uvicorn's with websockets, takes 40 s at most: four times its `close_timeout`."""
@@ -303,6 +305,21 @@ class Sending:
 
     def _turned(self) -> None:
         self._is_busy = False
+
+
+async def finished(task: asyncio.Task[None], within_s: float) -> None:
+    """
+    Wait for a close of the guard's, and give it up when the time is over or the caller is cancelled.
+
+    Args:
+        task: What sends it.
+        within_s: Seconds.
+    """
+    try:
+        await asyncio.wait({task}, timeout=max(0.0, within_s))
+    finally:
+        task.cancel()
+    await asyncio.wait({task}, timeout=STOP_S)
 
 
 def _is_close(message: Message) -> bool:

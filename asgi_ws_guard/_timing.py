@@ -22,7 +22,7 @@ from ._events import DropReason
 from ._loops import AsyncioLoop
 from ._plugin import Deny
 from ._policing import deny
-from ._sending import CLOSE_S
+from ._sending import CLOSE_S, finished
 from ._servers import peer_lost
 from ._state import State
 
@@ -36,8 +36,6 @@ POLICY = "deadlines"
 """Stands in events for the policy: the shortest deadline counts, whoever laid it down."""
 LOOKS_PER_IDLE = 4
 """Looks in the time of an idle deadline: a connection is closed at most a quarter of it late."""
-STOP_S = 1.0
-"""Seconds to wait for a server's cancelled `send`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +167,7 @@ class Timing:
         task, end = self._task, self._session.connection.ended
         if task is None or end is None:
             return
-        try:
-            await asyncio.wait({task}, timeout=max(0.0, end.at_s + CLOSE_S - self._session.loop.time()))
-        finally:
-            task.cancel()
-        await asyncio.wait({task}, timeout=STOP_S)
+        await finished(task, end.at_s + CLOSE_S - self._session.loop.time())
 
     def _deadlines(self) -> Iterator[tuple[float, str, int, CloseStatus]]:
         """Give time, word, close code and class of the end of each deadline that runs now, the gravest first."""

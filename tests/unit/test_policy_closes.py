@@ -87,6 +87,33 @@ async def _serve(
     return server, seen, guard.totals()
 
 
+def test_a_close_before_the_first_message_leaves_no_task_behind() -> None:
+    """The guard is cancelled while it waits for the close of a stranger to go out."""
+
+    async def main() -> None:
+        server, before = ScriptedServer(), asyncio.all_tasks()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            accepting = asyncio.ensure_future(send(ACCEPT))
+            await asyncio.sleep(0.5)
+            server.stall_sends()
+            server.text("stranger")
+            await asyncio.sleep(2)
+            accepting.cancel()
+
+        server.connect()
+        policy = _Lays(first_message=_Later(Close(4403), 0.5))
+        serving = server.call(WebSocketGuardMiddleware(app, observers=(), policies=(policy,)))
+        await asyncio.sleep(5)
+        serving.cancel()
+        await asyncio.wait({serving})
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before
+
+    run(main)
+
+
 def test_the_first_short_deadline_is_kept_as_finely_as_the_next_one() -> None:
     """The watch had meant to look only a quarter of a second later."""
 
