@@ -163,7 +163,7 @@ class Receiving:
             flag: What the caller waits for; where the guard has no tasks, a message that was read is enough.
         """
         session = self._session
-        if session.path.reading is None:
+        if session.path.reading is None and session.connection.ended is None:
             session.path.block_reads()
             if session.loop.has_tasks:
                 self.reader.start()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import types
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 from asgi_ws_guard import (
     ALLOW,
@@ -85,6 +89,35 @@ async def _serve(
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     return server, seen, guard.totals()
+
+
+def test_no_read_is_pending_while_the_application_closes_before_the_first_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever waits for the first message does not read again behind the end: granian deadlocks otherwise."""
+    monkeypatch.setitem(sys.modules, "granian._granian", types.ModuleType("granian._granian"))
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            accepting = asyncio.ensure_future(send(ACCEPT))
+            await asyncio.sleep(1)
+            assert server.receives == 1
+            server.stall_sends()
+            closing = asyncio.ensure_future(send({"type": "websocket.close", "code": 1000}))
+            await asyncio.sleep(1)
+            assert server.receives == 0
+            server.resume_sends()
+            await asyncio.wait({accepting, closing})
+
+        server.connect()
+        policy = _Lays(first_message=_Later(ALLOW, 1.0))
+        await server.call(WebSocketGuardMiddleware(app, observers=(), policies=(policy,)))
+        assert _closes(server) == [1000]
+
+    run(main)
 
 
 def test_a_close_before_the_first_message_leaves_no_task_behind() -> None:
