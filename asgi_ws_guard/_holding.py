@@ -46,8 +46,10 @@ class Holding:
             delay: What was decided about it.
 
         Returns:
-            Whether it waits; False where there are no timers.
+            Whether it waits; False behind the end, and where there are no timers.
         """
+        if self._session.connection.ended is not None:
+            return False
         timer = self._session.loop.later(delay.delay_s, self._is_due)
         if timer is not None:
             self._held = message, timer, delay

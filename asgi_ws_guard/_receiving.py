@@ -413,6 +413,7 @@ class Receiving:
 
     async def _carried_out(self, message: Message, decision: Allow | Drop | Delay | Close) -> Message | None:
         """Do what was decided about a message; give it when it is to be delivered now."""
+        decision = self._at_the_end(decision)
         if isinstance(decision, Close):
             await close_for(self._session, decision)
         elif isinstance(decision, Drop):
@@ -420,6 +421,12 @@ class Receiving:
         elif isinstance(decision, Allow) or not self._hold(message, decision):
             return message
         return None
+
+    def _at_the_end(self, decision: Allow | Drop | Delay | Close) -> Allow | Drop | Delay | Close:
+        """Ask at once, behind the end, what was to be asked later: what had arrived is delivered, and never waits."""
+        if isinstance(decision, Delay) and decision.then is not None and self._session.connection.ended is not None:
+            return decision.then()
+        return decision
 
     def _hold(self, message: Message, delay: Delay) -> bool:
         if self._holding is None:

@@ -16,6 +16,8 @@ from asgi_ws_guard import (
     Books,
     Close,
     Deadlines,
+    Delay,
+    Drop,
     WebSocketGuardMiddleware,
 )
 from asgi_ws_guard._types import Message, Receive, Scope, Send
@@ -89,6 +91,31 @@ async def _serve(
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     return server, seen, guard.totals()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [(Delay(9.0), ["a", "b", 1000]), (Delay(9.0, "slow", lambda: Drop("many")), ["b", 1000])],
+    ids=["delivered", "asked"],
+)
+def test_what_arrives_behind_the_end_never_waits(answer: Delay, expected: list[Any]) -> None:
+    """The client had sent it before it saw the close: it is delivered, or asked about, at once."""
+
+    async def main() -> None:
+        got = list[Any]()
+
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            await send({"type": "websocket.close", "code": 1000})
+            server.text("a", "b")
+            while (message := await receive())["type"] != "websocket.disconnect":
+                got.append(message["text"])
+            got.append(message["code"])
+
+        await _serve(handler, _Lays(gate=_says(answer)))
+        assert got == expected
+        assert _now() < 2
+
+    run(main)
 
 
 def test_no_read_is_pending_while_the_application_closes_before_the_first_message(
