@@ -206,6 +206,18 @@ class Sending:
         """Whether nobody may hear of the end yet, as a close is on its way; for `CLOSE_S` at most."""
         return self._closing is not None and not self._closing.is_set()
 
+    def hold_back(self) -> None:
+        """Let nobody hear of the end before the last message is out, and nothing else pass; for `CLOSE_S` at most."""
+        self._closing = self._closing or self._session.loop.flag()
+        self._session.shut_path()
+
+    def let_know(self) -> None:
+        """Let everybody hear of the end: the last message is out, or will never be."""
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            closing.set()
+        self._session.has_ended()
+
     async def close_gone_out(self) -> None:
         """
         Wait while a close is on its way: waking a reader now could cancel the sender halfway (Quart 0.22).
@@ -259,8 +271,7 @@ class Sending:
     async def _write_close(self, write: Send, message: Message, *, translate: bool) -> None:
         """Send the last message, with no read pending where that deadlocks; nobody is woken before it is out."""
         session = self._session
-        self._closing = session.loop.flag()
-        session.shut_path()
+        self.hold_back()
         try:
             if session.receiving.stop_before_close:
                 await session.receiving.stop()
@@ -271,9 +282,7 @@ class Sending:
                     raise
                 await self._write_private_close(write, message)
         finally:
-            closing, self._closing = self._closing, None
-            closing.set()
-            session.has_ended()
+            self.let_know()
 
     async def _write_private_close(self, write: Send, message: Message) -> None:
         session = self._session

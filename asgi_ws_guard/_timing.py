@@ -239,13 +239,14 @@ class Timing:
         response_status = 401 if status is CloseStatus.UNAUTHORIZED else 503
         session.bookkeeping.decided(passed.policy, "deny", passed.word)
         session.tell(session.connection.deny(session.loop.time(), status=status, response_status=response_status))
-        if session.receiving.stop_before_close:
-            await session.receiving.stop()
+        session.sending.hold_back()
         try:
+            if session.receiving.stop_before_close:
+                await session.receiving.stop()
             await deny(
                 Deny(response_status, headers=passed.headers, end=status, reason=passed.word),
                 session.sending.write,
                 can_answer=session.connection.can_deny,
             )
         finally:
-            session.has_ended()
+            session.sending.let_know()

@@ -20,7 +20,9 @@ from asgi_ws_guard import (
     Drop,
     WebSocketGuardMiddleware,
 )
+from asgi_ws_guard._sending import CLOSE_S
 from asgi_ws_guard._types import Message, Receive, Scope, Send
+from asgi_ws_guard._watch import TICK_S
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
 ACCEPT: Message = {"type": "websocket.accept"}
@@ -114,6 +116,25 @@ def test_what_arrives_behind_the_end_never_waits(answer: Delay, expected: list[A
         await _serve(handler, _Lays(gate=_says(answer)))
         assert got == expected
         assert _now() < 2
+
+    run(main)
+
+
+def test_a_denial_that_is_stuck_keeps_nobody_from_hearing_of_the_end() -> None:
+    """The server does not take the answer of a handshake that took too long; the handler hears of it nevertheless."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            server.stall_sends()
+            assert (await receive())["type"] == "websocket.disconnect"
+
+        server.connect()
+        policy = _Lays(deadlines=Deadlines(handshake_s=1.0))
+        await server.call(WebSocketGuardMiddleware(app, observers=(), policies=(policy,)))
+        assert 1 + CLOSE_S <= _now() <= 1 + CLOSE_S + 4 * TICK_S
 
     run(main)
 
