@@ -50,6 +50,7 @@ async def settle(session: Session, error: BaseException | None) -> BaseException
             await session.timing.finish()
         if session.entrance is not None:
             await session.entrance.stop()
+        await session.sending.finish_close(keep_errors=error is None)
     finally:
         await session.receiving.stop()
     return error

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._loops import AsyncioLoop, Timer
+from ._loops import Timer
 from ._plugin import ALLOW, Allow, Close, Delay
-from ._policing import close_for
+from ._policing import close_soon
 from ._types import Message
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class Holding:
         decision = ALLOW if delay.then is None else delay.then()
         if isinstance(decision, Delay) and self.hold(message, decision):
             return
-        if isinstance(decision, Close) and isinstance(session.loop, AsyncioLoop):
-            session.loop.start(close_for(session, decision), receiving.context)
+        if isinstance(decision, Close):
+            close_soon(session, decision)
             return
         if isinstance(decision, Allow):
             receiving.reader.put(message)

@@ -152,18 +152,40 @@ def _judged_later(session: Session, policy: str, then: Callable[[], object]) -> 
     return _with_name(session, policy, decision)
 
 
+def close_soon(session: Session, decision: Close) -> None:
+    """
+    Close a connection for a policy, unless it has ended; a task of the guard's sends the close.
+
+    Whoever received or sent the message may be cancelled, or done, before the server has taken it.
+
+    Args:
+        session: The connection's session, on an event loop with tasks.
+        decision: What the policy said.
+    """
+    if session.connection.ended is None:
+        code, reason = _end_for(session, decision)
+        session.sending.close_soon(code, reason)
+
+
 async def close_for(session: Session, decision: Close) -> None:
     """
-    Close a connection for a policy, unless it has ended.
+    Close a connection for a policy, unless it has ended; where there are no tasks, in the caller's.
 
     Args:
         session: The connection's session.
         decision: What the policy said.
     """
-    if session.connection.ended is None:
-        code, reason = legal_code(decision.code), legal_reason(decision.reason)
-        session.end(DropReason.GUARD_CLOSED, decision.end, code, reason)
+    if session.loop.has_tasks:
+        close_soon(session, decision)
+    elif session.connection.ended is None:
+        code, reason = _end_for(session, decision)
         await session.sending.close(code, reason, keep_errors=True)
+
+
+def _end_for(session: Session, decision: Close) -> tuple[int, str]:
+    code, reason = legal_code(decision.code), legal_reason(decision.reason)
+    session.end(DropReason.GUARD_CLOSED, decision.end, code, reason)
+    return code, reason
 
 
 def _judged(session: Session, direction: Literal["received", "sent"], size: int) -> Allow | Drop | Delay | Close:

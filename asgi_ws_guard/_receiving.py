@@ -18,7 +18,7 @@ from ._holding import Holding
 from ._loops import Flag
 from ._path import gone
 from ._plugin import Allow, Close, Delay, Drop
-from ._policing import close_for, gate_judged, judged
+from ._policing import close_for, close_soon, gate_judged, judged
 from ._reader import MAX_MESSAGES, Reader
 from ._servers import peer_lost
 from ._types import Message, Receive
@@ -303,10 +303,24 @@ class Receiving:
                 return
             if message["type"] == "websocket.disconnect":
                 self._disconnected(message)
-            elif message["type"] != "websocket.receive" or (
-                isinstance(judged(session, message), Allow | Delay) and not self._is_taken(message)
-            ):
+            elif message["type"] != "websocket.receive":
                 self.reader.put(message)
+            elif self._polled(message):
+                return
+
+    def _polled(self, message: Message) -> bool:
+        """Do what is decided about a message that was polled; tell whether the next one is not to be."""
+        if self._given or self._is_done:
+            return False
+        decision = judged(self._session, message)
+        if isinstance(decision, Allow | Delay) and self._is_taken(message):
+            return False
+        decision = self._at_the_end(decision)
+        if isinstance(decision, Close):
+            close_soon(self._session, decision)
+        elif isinstance(decision, Allow) or (isinstance(decision, Delay) and not self._hold(message, decision)):
+            self.reader.put(message)
+        return isinstance(decision, Close) or self.is_held
 
     def look(self) -> None:
         """Start to read ahead when nobody has received for a while; the watch calls it where nobody receives."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ._connection import Verdict
 from ._events import Books, CloseAdjusted, DropReason
 from ._handle import _current
-from ._loops import Flag
+from ._loops import AsyncioLoop, Flag
 from ._path import gone
 from ._policing import passes
 from ._send_lanes import tracked
@@ -40,6 +41,7 @@ class Sending:
         "_closing",
         "_is_busy",
         "_session",
+        "_task",
         "_waker",
         "in_flight",
         "timeout_s",
@@ -60,6 +62,7 @@ class Sending:
         self.write = write
         self._waker: Waker | None = None
         self._closing: Flag | None = None
+        self._task: asyncio.Task[None] | None = None
         self._is_busy = False
 
     async def send(self, message: Message) -> None:
@@ -191,6 +194,54 @@ class Sending:
         """
         message: Message = {"type": "websocket.close", "code": code, "reason": reason}
         return self._close(self.write, message, keep_errors=keep_errors, translate=translate)
+
+    def close_soon(self, code: int, reason: str) -> None:
+        """
+        Send a close in a task of the guard's, after the connection's end was committed; nobody hears of that before.
+
+        Args:
+            code: Close code that may be sent.
+            reason: Close reason, at most 123 bytes of UTF-8.
+        """
+        session = self._session
+        loop = session.loop
+        assert isinstance(loop, AsyncioLoop)  # noqa: S101 - others close in the task of whoever asked
+        self.hold_back()
+        self._task = loop.start(self.close(code, reason, keep_errors=True), session.receiving.context)
+        self._task.add_done_callback(self._closed_soon, context=Context())
+
+    async def finish_close(self, *, keep_errors: bool) -> None:
+        """
+        Wait until the close that a policy asked for is out, or is known to be stuck.
+
+        Args:
+            keep_errors: False when another exception is on its way.
+
+        Raises:
+            Exception: What the server raised, unless that says that the peer is gone.
+        """
+        task, end = self._task, self._session.connection.ended
+        if task is not None and end is not None:
+            await finished(task, end.at_s + CLOSE_S - self._session.loop.time())
+            error = None if task.cancelled() or not task.done() else task.exception()
+            self._task = task = None
+            if error is not None and keep_errors:
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback leads here: granian ends who nothing leads to
+
+    def give_up_close(self) -> None:
+        """Wait no longer for the server to take that close."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _closed_soon(self, task: asyncio.Task[None]) -> None:
+        """Let everybody know of the end also when the task was cancelled before it began."""
+        if self._closing is not None:
+            self.let_know()
+        if not task.cancelled():
+            task.exception()  # asyncio need not tell of it: the end of the handler does, if somebody waits for that
 
     def finish(self) -> None:
         """Let go of the server: nothing is sent any more but a close that is on its way."""

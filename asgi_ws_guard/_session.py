@@ -341,6 +341,7 @@ class Session:
         """Let the handler hear of the end although the server has not taken the close."""
         if self.timing is not None:
             self.timing.give_up()
+        self.sending.give_up_close()
 
     def handler_done(self) -> bool:
         """

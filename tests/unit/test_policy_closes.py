@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import types
 from collections.abc import Awaitable, Callable
@@ -15,10 +16,13 @@ from asgi_ws_guard import (
     Allow,
     Books,
     Close,
+    Closed,
     Deadlines,
     Delay,
+    Drain,
     Drop,
     WebSocketGuardMiddleware,
+    current_connection,
 )
 from asgi_ws_guard._sending import CLOSE_S
 from asgi_ws_guard._types import Message, Receive, Scope, Send
@@ -95,6 +99,163 @@ async def _serve(
     return server, seen, guard.totals()
 
 
+def test_a_close_goes_out_although_who_received_is_cancelled() -> None:
+    """A receive with a timeout gives up; the server takes the close of the gate when it can."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.stall_sends()
+            server.text("a")
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(receive(), 1)
+            asyncio.get_running_loop().call_later(4, server.resume_sends)
+            assert (await receive())["code"] == 1008
+            assert _now() == pytest.approx(5)
+
+        server, _, _ = await _serve(handler, _Lays(gate=_says(Close(1008))))
+        assert _closes(server) == [1008]
+
+    run(main)
+
+
+def test_a_close_goes_out_although_the_handler_is_done() -> None:
+    """What read ahead is stopped, but not halfway through a close."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            await asyncio.sleep(2)
+            server.stall_sends()
+            server.text("a")
+            await asyncio.sleep(1)
+            asyncio.get_running_loop().call_later(2, server.resume_sends)
+
+        server, _, _ = await _serve(handler, _Lays(gate=_says(Close(1008))))
+        assert _closes(server) == [1008]
+        assert _now() == pytest.approx(5)
+
+    run(main)
+
+
+def test_a_receive_does_not_hang_for_a_close_that_is_stuck() -> None:
+    """A client that floods and reads nothing keeps no handler for ever."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.stall_sends()
+            server.text("a")
+            assert (await receive())["code"] == 1008
+            assert CLOSE_S <= _now() <= CLOSE_S + 2 * TICK_S
+
+        await _serve(handler, _Lays(gate=_says(Close(1008))))
+
+    run(main)
+
+
+def test_a_message_for_which_a_policy_closes_is_counted_although_its_sender_is_cancelled() -> None:
+    """The sender does not wait for the close at all; its message is dropped."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.stall_sends()
+            sending = asyncio.ensure_future(send(TEXT))
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait({sending})
+            server.resume_sends()
+
+        server, _, books = await _serve(handler, _Sent())
+        assert books.dropped == {"policy": 1}
+        assert _closes(server) == [1008]
+
+    run(main)
+
+
+def test_nobody_overtakes_the_close_of_a_message_that_waited() -> None:
+    """Who is woken in the moment in which it is decided is too late."""
+
+    async def main() -> None:
+        decided = asyncio.Event()
+
+        def then() -> Close:
+            decided.set()
+            return Close(1013)
+
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.text("a")
+            receiving = asyncio.ensure_future(receive())
+            await decided.wait()
+            await send({"type": "websocket.close", "code": 4000})
+            assert (await receiving)["code"] == 1013
+
+        server, seen, _ = await _serve(handler, _Lays(gate=_says(Delay(1.0, "slow", then))))
+        assert _closes(server) == [1013]
+        assert seen.one(Closed).code == 1013
+
+    run(main)
+
+
+@pytest.mark.parametrize("answer", [Close(1008), Delay(1.0, "slow", lambda: Close(1008))], ids=["now", "later"])
+@pytest.mark.parametrize("own", [None, KeyError("own")], ids=["returns", "raises"])
+def test_what_the_server_raises_at_a_policys_close_goes_on(answer: Any, own: Exception | None) -> None:
+    """When the handler is done, unless that raises too; it hears of the end alone, and asyncio of nothing."""
+    bug, heard = ValueError("a real error"), list[Any]()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
+
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.text("a")
+            server.fail_sends(bug)
+            assert (await receive())["code"] == 1008
+            if own is not None:
+                raise own
+
+        with pytest.raises((ValueError, KeyError)) as raised:
+            await _serve(handler, _Lays(gate=_says(answer)))
+        assert raised.value is (own or bug)
+
+    run(main)
+    gc.collect()
+    assert heard == []
+
+
+def test_a_close_for_what_the_handler_left_unread_is_carried_out() -> None:
+    """It is asked about when the handler is done, and its answer counts."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.text("a")
+
+        server, _, _ = await _serve(handler, _Lays(gate=_says(Close(1009))))
+        assert _closes(server) == [1009]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(Close(1009), [1009]), (Drop(), [1012]), (Delay(9.0), ["a", 1012])], ids=repr
+)
+def test_a_deadline_that_finds_a_message_does_what_is_decided_about_it(answer: Any, expected: list[Any]) -> None:
+    """A close comes before the deadline's own; what was to wait is delivered, as all is that had arrived."""
+
+    async def main() -> None:
+        got = list[Any]()
+
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.text("a")
+            await asyncio.sleep(3)
+            while (message := await receive())["type"] != "websocket.disconnect":
+                got.append(message["text"])
+            got.append(message["code"])
+
+        policy = _Lays(gate=_says(answer), deadlines=Deadlines(max_age_s=1.0))
+        server, _, _ = await _serve(handler, policy, watch=False)
+        assert got == expected
+        assert _closes(server) == expected[-1:]
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [(Delay(9.0), ["a", "b", 1000]), (Delay(9.0, "slow", lambda: Drop("many")), ["b", 1000])],
@@ -116,6 +277,25 @@ def test_what_arrives_behind_the_end_never_waits(answer: Delay, expected: list[A
         await _serve(handler, _Lays(gate=_says(answer)))
         assert got == expected
         assert _now() < 2
+
+    run(main)
+
+
+def test_what_arrives_behind_a_close_of_the_guard_reaches_nobody_when_a_send_finds_the_peer_gone() -> None:
+    """What the server has is taken in then, for the disconnect that may be among it."""
+
+    async def main() -> None:
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.stall_sends()
+            sending = asyncio.ensure_future(send(TEXT))
+            await asyncio.sleep(2)
+            server.text("late")
+            server.fail_sends(ConnectionResetError())
+            server.resume_sends()
+            await sending
+            assert (await receive())["code"] == 1012
+
+        await _serve(handler, _Lays(deadlines=Deadlines(max_age_s=1.0)), watch=False)
 
     run(main)
 
@@ -209,5 +389,53 @@ def test_the_first_short_deadline_is_kept_as_finely_as_the_next_one() -> None:
         await server.call(WebSocketGuardMiddleware(app, observers=(), policies=(policy,)))
         assert 0.04 <= _now() <= 0.04 + 0.01 + 0.025
         assert server.types()[0] == "websocket.http.response.start"
+
+    run(main)
+
+
+def test_a_drain_waits_no_longer_for_a_policys_close_than_for_its_own() -> None:
+    """At three quarters of its deadline the handler hears of the end."""
+
+    async def main() -> None:
+        server, before = ScriptedServer(), asyncio.all_tasks()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.stall_sends()
+            server.text("a")
+            assert (await receive())["code"] == 1008
+
+        server.connect()
+        guard = WebSocketGuardMiddleware(app, observers=(), policies=(_Lays(gate=_says(Close(1008))),))
+        serving = server.call(guard)
+        await asyncio.sleep(1)
+        report = await guard.drain(Drain(deadline_s=8.0))
+        await serving
+        assert _now() == pytest.approx(7)
+        assert (report.cancelled, report.running) == (0, 0)
+        assert asyncio.all_tasks() == before
+
+    run(main)
+
+
+def test_a_close_that_is_cancelled_before_it_begins_is_the_end_for_all() -> None:
+    """Somebody cancels all tasks of the loop but those that he knows."""
+
+    async def main() -> None:
+        def then() -> Close:
+            known = asyncio.all_tasks()
+            asyncio.get_running_loop().call_soon(lambda: [one.cancel() for one in asyncio.all_tasks() - known])
+            return Close(1008)
+
+        async def handler(receive: Receive, send: Send, server: ScriptedServer) -> None:
+            server.text("a")
+            waiting = asyncio.ensure_future(current_connection().wait_closed())
+            assert (await receive())["code"] == 1008
+            await waiting
+            assert _now() == pytest.approx(1)
+
+        server, _, _ = await _serve(handler, _Lays(gate=_says(Delay(1.0, "slow", then))))
+        assert _closes(server) == []
 
     run(main)
