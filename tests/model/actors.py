@@ -43,6 +43,7 @@ class Call:
     began_s: float
     state: str
     message: Message = field(default_factory=dict)
+    was_held: bool = False
 
     @property
     def tag(self) -> int:
@@ -95,6 +96,12 @@ class Actor:
     def is_free(self) -> bool:
         """Whether it waits for an order."""
         return self._order is not None and not self._order.done()
+
+    @property
+    def is_woken(self) -> bool:
+        """Whether what it waited for is there, and it has not run since: the worst moment to be cancelled."""
+        waiter = getattr(self.task, "_fut_waiter", None)
+        return self.busy is not None and (waiter is None or bool(waiter.done()))
 
     @property
     def name(self) -> str:
@@ -154,6 +161,13 @@ class Actor:
             self._end(call)
             conn.received(message)
 
+    async def listen(self, conn: Conn, times: int) -> None:
+        """Receive some times, as long as there is no end."""
+        for _ in range(times):
+            await self.receive(conn)
+            if conn.state == "CLOSED":
+                return
+
     async def send(self, conn: Conn, message: Message) -> None:
         """Send once."""
         call = self._begin("send", conn, message)
@@ -170,7 +184,9 @@ class Actor:
             raised = error
         conn.returned += 1
         self._end(call)
-        if call.is_misuse:
+        if call.was_held:
+            self._judge_held(call, raised)
+        elif call.is_misuse:
             conn.misused += 1
             is_at_once = steps == self.world.loop.steps and begun == len(conn.server.begun)
             if not isinstance(raised, ProtocolError) or not is_at_once or conn.state != call.state:
@@ -213,6 +229,16 @@ class Actor:
         """Raise."""
         raise error
 
+    def _judge_held(self, call: Call, raised: BaseException | None) -> None:
+        """Judge what became of a message that waited for the first one of the client, and for the answer to it."""
+        conn = call.conn
+        if isinstance(raised, ProtocolError):
+            conn.misused += 1
+        elif raised is not None and self._is_cancellation(raised):
+            conn.uncounted += 1  # it may have waited still
+        elif not isinstance(raised, ConnectionClosed | None) and raised is not conn.server.raised.get(call.tag):
+            self._broken(f"G2: a send gave {raised!r}", call)
+
     def _judge(self, call: Call, raised: BaseException | None, began_s: float) -> None:
         """Judge what became of a message that was allowed, or late."""
         conn, server = call.conn, call.conn.server
@@ -252,7 +278,7 @@ class Actor:
             self._broken("G4: a send that was not late was stopped", call)
 
     def _begin(self, kind: str, conn: Conn, message: Message | None = None) -> Call:
-        call = Call(kind, conn, self, self.world.loop.time(), conn.state, message or {})
+        call = Call(kind, conn, self, self.world.loop.time(), conn.state, message or {}, conn.seen.is_held)
         self.busy = call
         self.world.pending[call] = None
         return call

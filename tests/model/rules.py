@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgi_ws_guard import ConnectionClosed
@@ -35,13 +36,20 @@ def _client(world: World) -> None:
     what = world.draw(8)
     if what < 5:
         if server.accepted and not server.left and not server.holds_end:
-            text = str(world.tag())
-            server.deliver({"type": "websocket.receive", **({"text": text} if what else {"bytes": text.encode()})})
+            for _ in range(world.pick((1, 1, 1, 1, 5))):
+                text = "x" * world.tag()  # policies see the size alone
+                server.deliver({"type": "websocket.receive", **({"text": text} if what else {"bytes": text.encode()})})
     elif what < 7:
         code = world.pick((1000, 1001, 1005, 1006, 1012, 4000))
         server.deliver({"type": "websocket.disconnect", "code": code, "reason": world.pick(("", "cya"))})
     elif not server.holds_end and world.draw(3) == 0:
         server.deliver(gone(world.draw(2)) if world.draw(2) else Bug("receive"))
+
+
+def _drain(world: World) -> None:
+    """Drain, seldom."""
+    if world.draw(40) == 0:
+        world.drain()
 
 
 def _server(world: World) -> None:
@@ -56,6 +64,9 @@ def _order(world: World) -> None:
     if not free:
         return
     actor = world.pick(free)
+    if actor.owner is not None and actor.is_handler and actor.owner.state == "CONNECTING" and world.draw(2):
+        actor.order(partial(actor.send, actor.owner, {"type": "websocket.accept", "tag": world.tag()}))
+        return
     conns = [conn for conn in world.conns if conn.has_begun]
     own = actor.owner if actor.owner is not None and world.draw(4) else None
     conn = own or (world.pick(conns) if conns else None)
@@ -67,7 +78,8 @@ def _order(world: World) -> None:
         message = _message(world, conn)
         actor.order(lambda: actor.send(conn, message))
     elif what < 15:
-        actor.order(lambda: actor.receive(conn))
+        times = world.pick((1, 1, 6))
+        actor.order(lambda: actor.listen(conn, times))
     elif what < 16:
         actor.order(lambda: actor.wait_closed(conn))
     elif what < 17:
@@ -129,6 +141,29 @@ def _both(tag: int) -> dict[str, Any]:
     return {"type": "websocket.send", "text": "a", "bytes": b"a", "tag": tag}
 
 
+def _together(world: World) -> None:
+    """Let all who are free receive from one connection; where some do, let a message come, and cancel whom it wakes."""
+    conns = [conn for conn in world.conns if conn.has_begun and conn.state == "OPEN" and conn.server.accepted]
+    if not conns or world.draw(3):
+        return
+    conn = world.pick(conns)
+    receiving = [call.actor for call in world.pending if call.kind == "receive" and call.conn is conn]
+    if len(receiving) < 2:
+        free = [actor for actor in world.everybody() if actor.is_free and not actor.done and actor is not conn.actor]
+        for actor in free:
+            actor.order(partial(actor.receive, conn))
+        if len(free) < 2 and len(world.tasks) < 6:
+            world.start(None)
+    elif not conn.server.left and not conn.server.holds_end:
+        conn.server.deliver({"type": "websocket.receive", "text": "x" * world.tag()})
+        for _ in range(6):
+            world.loop.turns(1)
+            woken = [actor for actor in receiving if actor.is_woken and not actor.is_handler]
+            if woken:
+                woken[0].cancel(obeys=world.draw(3) == 0)
+                break
+
+
 def _outside(world: World) -> None:
     """Cancel somebody, or let a foreign task begin."""
     if world.draw(3) == 0:
@@ -137,8 +172,17 @@ def _outside(world: World) -> None:
         return
     everybody = world.everybody()
     busy = [actor for actor in everybody if actor.busy is not None]
-    if everybody and world.draw(2) == 0:
-        world.pick(busy or everybody).cancel(obeys=world.draw(3) == 0)
+    woken = [actor for actor in busy if actor.is_woken]
+    if everybody and (woken or world.draw(2) == 0):
+        world.pick(woken or busy or everybody).cancel(obeys=world.draw(3) == 0)
 
 
-_RULES = (_client, _client, _client, _server, _order, _order, _order, _order, _order, _order, _order, _outside)
+_RULES = (
+    *(_client,) * 3,
+    *(_order,) * 7,
+    _server,
+    _together,
+    _outside,
+    _outside,
+    _drain,
+)

@@ -40,6 +40,7 @@ class Server:
         refuses_codes: Whether it is like daphne, which sends few close codes.
         inbox: What `receive` gives next.
         arrived_s: When the first disconnect came into it, None before.
+        read_since_s: Since when somebody reads, where somebody does.
         errored_s: When a real error came out of `receive` last.
         accepted_s: When it took the accept.
         handed: What `receive` gave, in order, disconnects and lost peers left out.
@@ -50,6 +51,7 @@ class Server:
         taken: Those that were taken, in order.
         raised: Real errors that it raised in `send`, by the tag of the message.
         inside: Tags of messages that wait inside, and since when.
+        given_up: Closes of the guard that were cancelled inside: after how many seconds, in which task.
         cancelled: Number of the application's messages that were cancelled inside.
         closing_s: Since when a close waits inside, None: none does.
         closed_s: When the last close left it.
@@ -71,11 +73,13 @@ class Server:
         self.taken: list[Message] = []
         self.raised: dict[int | None, Exception] = {}
         self.inside: dict[int | None, float] = {}
+        self.given_up: list[tuple[float, object]] = []
         self.cancelled = 0
         self.closing_s: float | None = None
         self.closed_s = 0.0
         self.mode, self.afterwards = "take", "hang"
         self.receives = 0
+        self.read_since_s = 0.0
         self._is_over = False
         self._readers: deque[asyncio.Future[None]] = deque()
         self._writers: list[asyncio.Future[None]] = []
@@ -110,6 +114,8 @@ class Server:
 
     async def receive(self) -> Message:
         """Give the next message."""
+        if not self.receives:
+            self.read_since_s = self.now()
         self.receives += 1
         try:
             while not self.inbox:
@@ -162,6 +168,8 @@ class Server:
                 self.accepted_s = self.now()
         except asyncio.CancelledError:
             self.cancelled += tag is not None
+            if is_close and tag is None:
+                self.given_up.append((self.now() - self.inside[tag], asyncio.current_task()))
             raise
         finally:
             self.inside.pop(tag, None)
@@ -175,6 +183,8 @@ class Server:
             self.broken(f"G11: the server saw {kind} after a close")
         if kind == "websocket.send" and not any(one["type"] == "websocket.accept" for one in self.begun):
             self.broken("G7: the server saw a send before the accept")
+        if kind.endswith("start") and "tag" not in message:
+            return True  # the guard's own denial; its body follows
         is_last = kind == "websocket.close" or (kind.endswith("body") and not message.get("more_body"))
         if is_last:
             self._is_over = True

@@ -44,12 +44,14 @@ def play(seed: int) -> int:
         return draw(count) if generator.random() < disorder else 0
 
     try:
-        for _ in range(ACTS):
+        for _ in range(2 * ACTS if world.policies else ACTS):
             world.act()
             if draw(3):
                 world.turns(choose, draw(8))
             if draw(4) == 0:
                 world.wait(choose, generator.choice((0.1, 0.5, 3.0)))
+        if draw(2):
+            world.outwait(choose)
         world.end(choose)
     except Broken as error:
         steps = world.loop.steps

@@ -8,45 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
-import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from asgi_ws_guard import Books, ConnectionClosed, WebSocketGuardMiddleware, _sending, _watch
-from asgi_ws_guard._events import Event
+from asgi_ws_guard import Books, ConnectionClosed, Drain, Handshake, WebSocketGuardMiddleware
+from asgi_ws_guard._events import Event, Opened
 from asgi_ws_guard.testing import ScriptedServer
 
-from . import patience, rules
+from . import patience, policies, rules
 from .actors import Actor, Call
 from .connection import Conn
+from .facts import Seen
 from .loop import ChosenLoop
 from .server import Server
+from .spying import Spy
+from .stage import Stage
 
 T = TypeVar("T")
 Draw = Callable[[int], int]
 MAX_CONNECTIONS = 3
+SPIN = 20_000
+"""Steps at one moment after which somebody spins."""
 
 
 class Broken(AssertionError):
     """The guard broke its contract, or left something behind."""
-
-
-class InOrder(dict[Any, None]):
-    """A set that is iterated in the order of insertion: by address, as the built-in one, no seed replays."""
-
-    def add(self, one: Any) -> None:
-        """Add one."""
-        self[one] = None
-
-    def discard(self, one: Any) -> None:
-        """Remove one."""
-        self.pop(one, None)
-
-    def difference(self, others: Iterable[Any]) -> InOrder:
-        """Give those that are not among the others."""
-        without = tuple(others)
-        return InOrder((one, None) for one in self if one not in without)
 
 
 class World:
@@ -79,21 +65,22 @@ class World:
             "close_on_error": self.pick((1011, 1011, None)),
         }
         self._measures = self.pick((False, True))
+        self.is_draining = False
+        self.policies = [Spy(self, one) for one in policies.drawn(self)]
+        if self.policies:
+            self.options["policies"] = tuple(self.policies)
         self.guard = WebSocketGuardMiddleware(self._application, observers=(self._hear(),), adapters=(), **self.options)
         self.conns: list[Conn] = []
         self.tasks: list[Actor] = []
         self.pending: dict[Call, None] = {}
         self.by_id: dict[str, Conn] = {}
         self.jumped_s = 0.0
+        self._moment = 0.0, 0
         self.tags = 0
         self.let_out: list[tuple[Actor, Exception]] = []
         self._faults: list[str] = []
         self._is_lossy = self.pick((False, False, True))
-        self._replaced = (sys.modules.pop("granian._granian", None), vars(_sending).get("set"), vars(_watch).get("set"))
-        if self._is_lossy:
-            sys.modules["granian._granian"] = types.ModuleType("granian._granian")
-        for module in (_sending, _watch):
-            vars(module)["set"] = InOrder
+        self._stage = Stage(self.loop.time, self.draw(1000), is_lossy=self._is_lossy)
 
     def pick(self, things: Sequence[T]) -> T:
         """Draw one of them."""
@@ -116,9 +103,21 @@ class World:
         server.afterwards = self.pick(rules.AFTERWARDS)
         conn = Conn(self, len(self.conns), server)
         self.conns.append(conn)
-        scope = dict(ScriptedServer(extensions={"websocket.http.response": {}}).scope, number=conn.number)
+        scope = dict(ScriptedServer(f"/{conn.number}").scope, number=conn.number)
         conn.actor.task = self.loop.create_task(conn.serve(self.guard, scope))
         server.deliver({"type": "websocket.connect"})
+
+    def seen(self, handshake: Handshake) -> Seen:
+        """Give what policies said about a connection."""
+        return self.by_id[handshake.connection_id].seen
+
+    def drain(self) -> None:
+        """Bring all connections to their end, once."""
+        if not self.is_draining and self.policies:
+            deadline_s, notice_s = self.pick((0.8, 4.0)), self.pick((0.0, 0.2))
+            drain = Drain(deadline_s=deadline_s, notice_s=notice_s, stop_s=0.5, batch=1, every_s=self.pick((0.0, 0.1)))
+            self.is_draining = True
+            self._drain = self.loop.create_task(self.guard.drain(drain))
 
     def start(self, owner: Conn | None) -> None:
         """Start a foreign task, or note one that a handler starts now."""
@@ -148,6 +147,13 @@ class World:
         left_s = at_most_s if due_s is None else min(at_most_s, due_s - self.loop.time())
         self.loop.advance(left_s)
         self.turns(choose, self.draw(6))
+
+    def outwait(self, choose: Draw) -> None:
+        """Let a minute pass where a close, or a denial, is stuck: who waits for it is to wait no longer."""
+        until_s = self.loop.time() + patience.CLOSE_S + 2.0
+        while any(conn.server.closing_s is not None for conn in self.conns) and self.loop.time() < until_s:
+            self.turns(choose, 200)
+            self.wait(choose, 3.0)
 
     def end(self, choose: Draw) -> None:
         """Let everybody leave, and check that nothing stays."""
@@ -181,30 +187,25 @@ class World:
                 task.cancel()
             self.loop.turns(1000)
         self.loop.close()
-        module, *sets = self._replaced
-        sys.modules.pop("granian._granian", None)
-        if module is not None:
-            sys.modules["granian._granian"] = module
-        for one, old in zip((_sending, _watch), sets, strict=True):
-            if old is None:
-                vars(one).pop("set", None)
+        self._stage.clear()
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:
         await self.conns[scope["number"]].application(scope, receive, send)
 
     def _hear(self) -> Any:
         def hear(event: Event) -> None:
-            conn = self.by_id.get(event.connection_id)
-            early.setdefault(event.connection_id, []).append(event)
-            if conn is not None:
-                for one in early.pop(event.connection_id):
-                    conn.watcher(one)
+            if isinstance(event, Opened):
+                self.by_id[event.connection_id] = self.conns[int(event.handshake.path[1:])]
+            self.by_id[event.connection_id].watcher(event)
 
-        early: dict[str, list[Event]] = {}
         hear.wants_sizes = self._measures  # type: ignore[attr-defined]
         return hear
 
     def _after(self) -> None:
+        if self.loop.time() != self._moment[0]:
+            self._moment = self.loop.time(), self.loop.steps
+        if self.loop.steps - self._moment[1] > SPIN:
+            self.broken(f"somebody spins: {SPIN} steps at {self.loop.time()}")
         for conn in self.conns:
             conn.check()
         for actor in (*self.tasks, *(conn.actor for conn in self.conns)):
@@ -255,6 +256,9 @@ class World:
         left = [task for task in asyncio.all_tasks(self.loop) if not task.done()]
         if left:
             self.broken(f"left running: {left}")
+        for policy in self.policies:
+            if getattr(policy.inner, "live", 0):
+                self.broken(f"policies: {policy.inner.live} are live with {policy}")
         if self.guard.connections:
             self.broken(f"{self.guard.connections} connections stay with the guard")
         begun = [conn for conn in self.conns if conn.has_begun]
@@ -262,7 +266,7 @@ class World:
         if self.guard.totals() != books:
             self.broken(f"G13: {self.guard.totals()} in total, {books} of all connections")
         for conn in begun:
-            if conn.handle.books.attempted != conn.calls:
+            if not conn.calls - conn.uncounted <= conn.handle.books.attempted <= conn.calls:
                 self.broken(f"G13: {conn.calls} sends, {conn.handle.books}")
         for actor in self.everybody():
             actor.task = None
