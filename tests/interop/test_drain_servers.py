@@ -35,6 +35,7 @@ EXIT_S = 8.0  # far more than the drain takes, far less than for ever
 PATIENCE = ("--timeout-graceful-shutdown", "1")  # uvicorn waits for ever for a client that does not read
 # hypercorn 0.18 waits for every transport before its --graceful-timeout begins, and from 3.12 on that is for ever.
 WAITS_FOR_READERS = sys.version_info >= (3, 12)
+KILLED = "Killed 1 pending application instances"
 
 _HYPERCORN = replace(
     HYPERCORN,
@@ -199,7 +200,10 @@ def test_the_process_exits_in_time_and_no_handler_is_left(drained: Drained) -> N
     assert drained.took_s >= DRAIN.deadline_s + DRAIN.stop_s
     ends = drained.ends
     assert sum(number for (path, _), number in ends.items() if path not in ("/stubborn", "lifespan")) == LIVE - 1
-    assert ends["/stubborn", "cancelled"] == (0 if drained.name == "granian" else 1)  # granian leaves it with its loop
+    # granian leaves it with its loop; so does daphne 4.2, whose `kill_all_applications` ends with a KeyError, when its
+    # `application_checker` has looked since the end of a handler whose client is still there
+    leaves_it = drained.name == "granian" or (drained.name == "daphne" and KILLED not in drained.log)
+    assert ends["/stubborn", "cancelled"] == (0 if leaves_it else 1)
     assert ends["/echo", "returned"] == ECHOES + SILENT
     assert ends["/polite", "returned"] == 2
     assert ends["/parked", "cancelled"] == 1
