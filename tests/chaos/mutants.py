@@ -27,7 +27,6 @@ MUTANTS = (
     ("a drop counts twice", "_connection.py", "self.dropped.get(reason.value, 0) + 1", "self.dropped.get(reason.value, 0) + 2"),
     ("the span of a connection stays open", "plugins/otel/_traced.py", "        span.end(ended_ns)", "        pass"),
     ("nobody reads ahead", "_receiving.py", "            session.path.block_reads()\n            self.reader.start()", "            pass"),
-    ("who receives is not woken at the end", "_receiving.py", "            self._waker.wake(reading)", "            pass"),
     ("late sends raise disconnects through the guard", "_ending.py", "        error = left\n", "        error = error\n"),
     ("what hypercorn holds is not read", "_remains.py", "            loop.start(_read_the_rest(session, hypercorn, receiving.read), receiving.context)", "            pass"),
 )  # fmt: skip

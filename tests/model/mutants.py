@@ -23,6 +23,7 @@ MUTANTS = (
     ("the path stays open while the reading is stopped", "_ending.py", "        session.has_ended()  # before", "        pass  # before"),
     ("who waits for the end is forgotten", "_session.py", "            self._end_flag.set()", "            pass"),
     ("who receives is not woken at the end", "_receiving.py", "        self._wake()\n        if self._session.path.reading", "        if self._session.path.reading"),
+    ("a receive at the server is not woken at the end", "_receiving.py", "            self._waker.wake(reading)", "            pass"),
     ("who waits in the server is not woken", "_receiving.py", "            self._waker.wake(reading)", "            pass"),
     ("a cancelled receiver wakes no other", "_reader.py", "            if flag.is_set():\n                self._wake_one()", "            if flag.is_set():\n                pass"),
     ("the newest message comes first", "_reader.py", "self._buffer.popleft()", "self._buffer.pop()"),
