@@ -20,10 +20,6 @@ LIMIT_S = 300.0
 MUTANTS = (
     ("a connection stays with the watch", "_bookkeeping.py", "            session.watch.remove(session)", "            pass"),
     ("policies do not hear of the end", "_ending.py", "    session.release()\n    session.end(", "    session.end("),
-    ("a timer of the linger stays", "_linger.py", "            timer.cancel()", "            pass"),
-    ("a denied client is cancelled for ever", "_ending.py", "    session.handler_done()  # a client", "    # a client"),
-    ("a read goes on behind the handler", "_receiving.py", "            self._reader.cancel()", "            pass"),
-    ("a handler that returns does not close", "_ending.py", "    code = session.options.close_on_return", "    code = None"),
     ("a drop counts twice", "_connection.py", "self.dropped.get(reason.value, 0) + 1", "self.dropped.get(reason.value, 0) + 2"),
     ("the span of a connection stays open", "plugins/otel/_traced.py", "        span.end(ended_ns)", "        pass"),
     ("nobody reads ahead", "_receiving.py", "            session.path.block_reads()\n            self.reader.start()", "            pass"),

@@ -178,8 +178,10 @@ class Seen:
                 conn.world.broken(f"policies: a close was given up after {after_s} s")
 
     def _judge_close(self) -> None:
-        """Mind that the server saw the close that a policy asked for, unless somebody else was the first."""
+        """Mind that the server saw the close that a policy asked for, unless something else came before it."""
         conn = self.conn
+        if conn.cancelled_in_settle:  # while the close was waited for: it is given up, sent or not
+            return
         ended = conn.handle._session.connection.ended
         codes = [one["code"] for one in conn.server.begun if one["type"] == "websocket.close" and "tag" not in one]
         if (

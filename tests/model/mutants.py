@@ -51,6 +51,8 @@ MUTANTS = (
     ("a task that serves others is stopped", "_senders.py", "family_may_stop) and not suspect.serves_others", "family_may_stop)"),
     ("a stopped task is not excused", "_lateness.py", "            session.watch.senders.excuse(task)", "            pass"),
     ("a blocked send is not woken", "_sending.py", "            self._waker.wake(one)", "            pass"),
+    ("a denied client is cancelled for ever", "_ending.py", "    session.handler_done()  # a client", "    # a client"),
+    ("a read goes on behind the handler", "_receiving.py", "            self._reader.cancel()", "            pass"),
     ("a timer of the linger stays", "_linger.py", "            timer.cancel()", "            pass"),
     ("a connection stays with the watch", "_bookkeeping.py", "            session.watch.remove(session)", "            pass"),
     ("an accept that failed is closed", "_ending.py", "or not session.connection.answers:", "or False:"),
