@@ -71,7 +71,9 @@ def finish(session: Session, error: BaseException | None) -> None:
     session.has_ended()
     session.let_go()
     if session.timing is not None:
-        session.timing.stop()
+        session.timing.let_go()
+    if session.entrance is not None:
+        session.entrance.let_go()
     take_remains(session)
     session.receiving.finish()
     session.sending.finish()

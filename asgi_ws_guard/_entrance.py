@@ -125,6 +125,10 @@ class Entrance:
             left_s = end.at_s + CLOSE_S - session.loop.time()
         await finished(task, left_s)
 
+    def let_go(self) -> None:
+        """Hold no task: what it was cancelled by leads to the server."""
+        self._task = None
+
     def _open(self) -> None:
         self.is_open, self._message = True, None
         self._opened.set()

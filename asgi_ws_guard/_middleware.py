@@ -126,21 +126,21 @@ class WebSocketGuardMiddleware:
         session = Session(secrets.token_hex(8), whole, self._options, watch)
         raised: BaseException | None = None
         try:
-            if await start(session, whole, receive, send):
-                try:
-                    await self.app(whole, session.receive, session.path.send)
-                except GeneratorExit:  # thrown away by its loop, as nobody may await any more
-                    raise
-                except BaseException as error:  # noqa: BLE001 - raised again below, unless it is a disconnect
-                    raised = error
-                raised = await settle(session, raised)
-        finally:
-            finish(session, raised)
-        if raised is not None:
             try:
-                raise raised
+                if await start(session, whole, receive, send):
+                    try:
+                        await self.app(whole, session.receive, session.path.send)
+                    except GeneratorExit:  # thrown away by its loop, as nobody may await any more
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - raised again below, unless it is a disconnect
+                        raised = error
+                    raised = await settle(session, raised)
             finally:
-                del raised  # its traceback leads here, and to the server's own: granian ends who nothing leads to
+                finish(session, raised)
+            if raised is not None:
+                raise raised
+        finally:
+            del raised  # its traceback leads here, and to the server's own: granian ends who nothing leads to
 
     @property
     def connections(self) -> int:

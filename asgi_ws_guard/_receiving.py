@@ -271,7 +271,10 @@ class Receiving:
         if peer_lost(error):
             self._lost()
             return self._give()
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback leads here
 
     def ahead_full(self, messages: int, size: int) -> None:
         """

@@ -122,7 +122,10 @@ class Sending:
             if not isinstance(error, Exception):  # cancelled, or thrown away by who began it by hand
                 self._look_for_end()
             if self._waker is None or not self._waker.woke(error):
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback leads here
         if session.options.late_sends == "raise":
             raise session.late.refusal() from error
 
@@ -246,6 +249,7 @@ class Sending:
     def finish(self) -> None:
         """Let go of the server: nothing is sent any more but a close that is on its way."""
         self.write = gone
+        self._task = None  # what it was cancelled by leads to the server
 
     @property
     def is_closing(self) -> bool:

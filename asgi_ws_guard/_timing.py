@@ -169,6 +169,11 @@ class Timing:
             return
         await finished(task, end.at_s + CLOSE_S - self._session.loop.time())
 
+    def let_go(self) -> None:
+        """Ask to be asked no more, and hold no task: what one was cancelled by leads to the server."""
+        self.stop()
+        self._task = None
+
     def _deadlines(self) -> Iterator[tuple[float, str, int, CloseStatus]]:
         """Give time, word, close code and class of the end of each deadline that runs now, the gravest first."""
         connection, deadlines = self._session.connection, self._session.terms.deadlines

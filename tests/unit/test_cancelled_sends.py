@@ -8,16 +8,31 @@ import weakref
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from typing import Any
 
 import pytest
 
-from asgi_ws_guard import WebSocketGuardMiddleware
+from asgi_ws_guard import Allow, Close, Deadlines, WebSocketGuardMiddleware
 from asgi_ws_guard._outlet import Unfinished
 from asgi_ws_guard._path import gone
 from asgi_ws_guard._types import Message, Receive, Scope, Send
 from asgi_ws_guard.testing import Recorder, ScriptedServer, run
 
 TEXT: Message = {"type": "websocket.send", "text": "x"}
+
+
+class _Server:
+    """A server whose `receive` and `send` lead to it alone."""
+
+    def __init__(self) -> None:
+        self.scripted = ScriptedServer()
+        self.scripted.connect()
+
+    async def receive(self) -> Message:
+        return await self.scripted.receive()
+
+    async def send(self, message: Message) -> None:
+        await self.scripted.send(message)
 
 
 @contextmanager
@@ -110,7 +125,7 @@ def test_the_exception_of_a_cancelled_rest_leads_to_nothing_that_was_awaited() -
 
 
 @pytest.mark.parametrize("measured", [False, True])
-@pytest.mark.parametrize("ending", ["returns", "raises", "cancelled"])
+@pytest.mark.parametrize("ending", ["returns", "raises", "cancelled", "receives", "sends"])
 def test_a_connection_that_is_over_leads_to_nothing_of_the_server(ending: str, measured: bool) -> None:
     """Though the application keeps its handle, receive and send: granian ends a connection that nothing leads to."""
     kept: list[object] = []
@@ -122,35 +137,82 @@ def test_a_connection_that_is_over_leads_to_nothing_of_the_server(ending: str, m
             await send({"type": "websocket.accept"})
             if ending == "raises":
                 raise ValueError(ending)
-            if ending == "cancelled":
+            if ending in ("cancelled", "receives", "sends"):
                 task = asyncio.current_task()
                 assert task is not None
                 asyncio.get_running_loop().call_later(0.6, task.cancel)  # the guard reads ahead by then
                 del task  # the task leads to what it was cancelled by, and that to this frame
+                if ending == "receives":
+                    await receive()
+                elif ending == "sends":
+                    await asyncio.sleep(0.5)
+                    await send(TEXT)
                 await asyncio.Event().wait()
-
-        class Server:
-            def __init__(self) -> None:
-                self.scripted = ScriptedServer()
-                self.scripted.connect()
-
-            async def receive(self) -> Message:
-                return await self.scripted.receive()
-
-            async def send(self, message: Message) -> None:
-                await self.scripted.send(message)
 
         recorder = Recorder()
         setattr(recorder, "wants_sizes", measured)  # noqa: B010 - an observer may have the attribute
         guard = WebSocketGuardMiddleware(app, observers=(recorder,), send_timeout_s=30.0)
-        server = Server()
+        server = _Server()
         ref = weakref.ref(server)
+        if ending == "sends":
+            asyncio.get_running_loop().call_later(0.3, server.scripted.stall_sends)
         with _no_collection():
             serving = asyncio.create_task(guard(server.scripted.scope, server.receive, server.send))
             await asyncio.wait({serving})
             assert (serving.cancelled() or serving.exception() is not None) == (ending != "returns")
             del serving, server
             await asyncio.sleep(0)
+            assert ref() is None
+        assert kept
+
+    run(main)
+
+
+class _First:
+    """Answers the first message at once: nobody may come in."""
+
+    timeout_s = 5.0
+
+    def __call__(self, payload: str | bytes, /) -> Close:
+        return Close(4403)
+
+
+@pytest.mark.parametrize("cancels", [0, 2], ids=["given_up", "cancelled"])
+@pytest.mark.parametrize(
+    "terms",
+    [{"gate": lambda size: Close(1008)}, {"deadlines": Deadlines(max_age_s=0.5)}, {"first_message": _First()}],
+    ids=["gate", "deadline", "first_message"],
+)
+def test_a_close_that_was_given_up_leads_to_nothing_of_the_server(terms: dict[str, Any], cancels: int) -> None:
+    """Though it was cancelled where it was stuck, and the application keeps its handle."""
+    kept: list[object] = []
+
+    class Policy:
+        def admit(self, handshake: object) -> Allow:
+            return Allow(**terms)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        kept.append(scope["asgi_ws_guard.connection"])
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def main() -> None:
+        ref = weakref.ref(server := _Server())
+        guard = WebSocketGuardMiddleware(app, observers=(), policies=(Policy(),))
+        with _no_collection():
+            serving = asyncio.create_task(guard(server.scripted.scope, server.receive, server.send))
+            await asyncio.sleep(0.1)
+            server.scripted.stall_sends()
+            server.scripted.text("a")
+            for _ in range(cancels):
+                await asyncio.sleep(1)
+                serving.cancel()
+            await asyncio.wait({serving})
+            assert serving.cancelled() == bool(cancels)
+            del serving, server
+            await asyncio.sleep(1)
             assert ref() is None
         assert kept
 
