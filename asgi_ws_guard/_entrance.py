@@ -125,6 +125,11 @@ class Entrance:
             left_s = end.at_s + CLOSE_S - session.loop.time()
         await finished(task, left_s)
 
+    def give_up(self) -> None:
+        """Wait no longer for the server to take the close of a client that was not let in."""
+        if self._task is not None and self._session.sending.is_closing:
+            self._task.cancel()
+
     def let_go(self) -> None:
         """Hold no task: what it was cancelled by leads to the server."""
         self._task = None

@@ -341,6 +341,8 @@ class Session:
         """Let the handler hear of the end although the server has not taken the close."""
         if self.timing is not None:
             self.timing.give_up()
+        if self.entrance is not None:
+            self.entrance.give_up()
         self.sending.give_up_close()
 
     def handler_done(self) -> bool:

@@ -393,7 +393,12 @@ def test_the_first_short_deadline_is_kept_as_finely_as_the_next_one() -> None:
     run(main)
 
 
-def test_a_drain_waits_no_longer_for_a_policys_close_than_for_its_own() -> None:
+@pytest.mark.parametrize(
+    "terms",
+    [{"gate": lambda size: Close(1008)}, {"first_message": _Later(Close(1008), 0.5)}],
+    ids=["gate", "first_message"],
+)
+def test_a_drain_waits_no_longer_for_a_policys_close_than_for_its_own(terms: dict[str, Any]) -> None:
     """At three quarters of its deadline the handler hears of the end."""
 
     async def main() -> None:
@@ -401,13 +406,13 @@ def test_a_drain_waits_no_longer_for_a_policys_close_than_for_its_own() -> None:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
+            asyncio.get_running_loop().call_later(0.1, server.stall_sends)
+            asyncio.get_running_loop().call_later(0.2, server.text, "a")
             await send(ACCEPT)
-            server.stall_sends()
-            server.text("a")
             assert (await receive())["code"] == 1008
 
         server.connect()
-        guard = WebSocketGuardMiddleware(app, observers=(), policies=(_Lays(gate=_says(Close(1008))),))
+        guard = WebSocketGuardMiddleware(app, observers=(), policies=(_Lays(**terms),))
         serving = server.call(guard)
         await asyncio.sleep(1)
         report = await guard.drain(Drain(deadline_s=8.0))
