@@ -52,6 +52,7 @@ async def settle(session: Session, error: BaseException | None) -> BaseException
             await session.entrance.stop()
         await session.sending.finish_close(keep_errors=error is None)
     finally:
+        session.give_up_close()  # no task is left behind when the wait for one was cancelled
         await session.receiving.stop()
     return error
 

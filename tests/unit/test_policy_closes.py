@@ -424,6 +424,32 @@ def test_a_drain_waits_no_longer_for_a_policys_close_than_for_its_own(terms: dic
     run(main)
 
 
+def test_a_policys_close_leaves_no_task_behind_whatever_is_waited_for_first() -> None:
+    """The first message was refused by a gate too, its close is stuck, and the server cancels the guard, twice."""
+
+    async def main() -> None:
+        server, before = ScriptedServer(), asyncio.all_tasks()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            asyncio.get_running_loop().call_later(0.1, server.stall_sends)
+            asyncio.get_running_loop().call_later(0.2, server.text, "a")
+            await send(ACCEPT)
+
+        server.connect()
+        policy = _Lays(first_message=_Later(ALLOW, 0.5), gate=_says(Close(1008)))
+        serving = server.call(WebSocketGuardMiddleware(app, observers=(), policies=(policy,)))
+        for _ in range(2):
+            await asyncio.sleep(1)
+            serving.cancel()
+        await asyncio.wait({serving})
+        assert _now() == pytest.approx(2)
+        await asyncio.sleep(0.1)
+        assert asyncio.all_tasks() == before
+
+    run(main)
+
+
 def test_a_close_that_is_cancelled_before_it_begins_is_the_end_for_all() -> None:
     """Somebody cancels all tasks of the loop but those that he knows."""
 
