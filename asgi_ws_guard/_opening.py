@@ -7,6 +7,7 @@ It ends when the application is to be called, or the handshake was denied. What 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ._adapter import HANDLE_KEY
@@ -54,8 +55,12 @@ async def start(session: Session, scope: Scope, receive: Receive, send: Send) ->
         return False
     if handshake is None or not session.options.policies:
         return True
-    session.is_asking = True
-    is_admitted = await admits(session, handshake, send)
+    try:
+        is_admitted = await admits(session, handshake, send)
+    except asyncio.CancelledError:
+        if not (session.is_asking and session.handler_done()):
+            raise
+        is_admitted = True  # as far as they answered before the deadline of a drain, which denies
     session.is_asking = False
     if is_admitted and await _is_refused(session, send):
         return False

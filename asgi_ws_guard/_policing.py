@@ -38,8 +38,9 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
     Returns:
         Whether the application is to be called.
     """
-    session.admitted = []
+    session.admitted, session.is_asking = [], True
     policy, decision = await admit(session.options.policies, handshake, session.admitted)
+    session.is_asking = False
     if isinstance(decision, Terms):
         if decision.subprotocol not in handshake.subprotocols:  # what nobody offered fails the client's handshake
             decision = replace(decision, subprotocol=None)

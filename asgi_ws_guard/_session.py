@@ -357,7 +357,9 @@ class Session:
         return is_cancelled
 
     def stop_handler(self) -> None:
-        """Cancel the handler, or what the guard still does for one that is done."""
+        """Cancel the handler, or what the guard still does for one that is done, or a policy that has no answer."""
+        if self.is_asking:
+            self.tell(self.connection.deny(self.loop.time(), status=CloseStatus.SHUTDOWN, response_status=503))
         self.end(DropReason.GUARD_CLOSED, CloseStatus.SHUTDOWN, CloseCode.ABNORMAL_CLOSURE.value)
         self.has_ended()
         if self.task is not None:

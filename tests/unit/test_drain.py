@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -63,6 +65,15 @@ async def parked(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send(ACCEPT)
     await asyncio.sleep(1000)
+
+
+class Never:
+    """A policy that never answers."""
+
+    async def admit(self, handshake: Handshake) -> Allow:
+        """Wait for something else."""
+        await asyncio.sleep(1000)
+        return Allow()
 
 
 class Floor:
@@ -391,15 +402,49 @@ def test_a_handler_that_is_stuck_in_a_send_ends(returned: bool) -> None:
 
 
 def test_a_policy_that_never_answers_ends() -> None:
-    """The handshake behind it cannot be denied, and its task is cancelled at the deadline."""
+    """The handshake behind it is denied at the deadline, as every other that comes in a drain."""
 
     async def main() -> None:
-        class Never:
-            async def admit(self, handshake: Handshake) -> Allow:
-                await asyncio.sleep(1000)
-                return Allow()
-
         floor = Floor(echo, 1, policies=(Never(),))
+        await floor.fill()
+        report = await floor.guard.drain(QUICK)
+        assert report == DrainReport(cancelled=1, denied=1, took_s=report.took_s)
+        assert report.took_s == pytest.approx(8.0, abs=0.01)
+        start, body = floor.servers[0].sent
+        assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"5")
+        assert json.loads(body["body"])["error"] == "draining"
+        assert floor.seen.one(Rejected).response_status == 503
+        assert not floor.calls[0].cancelled()
+        assert floor.calls[0].exception() is None
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps no count of cancellations")
+def test_who_else_cancels_a_policy_is_not_the_drain() -> None:
+    """The server's own cancellation goes on, although the drain's came with it."""
+
+    async def main() -> None:
+        floor = Floor(echo, 1, policies=(Never(),))
+        await floor.fill()
+        asyncio.get_running_loop().call_at(_now() + 8.0, floor.calls[0].cancel)
+        await floor.guard.drain(QUICK)
+        assert floor.calls[0].cancelled()
+        assert floor.servers[0].sent == []
+
+    run(main)
+
+
+def test_a_policys_denial_that_is_stuck_is_not_followed_by_another() -> None:
+    """It is given up with its task."""
+
+    async def main() -> None:
+        class Nobody:
+            def admit(self, handshake: Handshake) -> Deny:
+                floor.servers[0].stall_sends()
+                return Deny()
+
+        floor = Floor(echo, 1, policies=(Nobody(),))
         await floor.fill()
         report = await floor.guard.drain(QUICK)
         assert report == DrainReport(cancelled=1, took_s=report.took_s)
