@@ -36,21 +36,22 @@ async def settle(session: Session, error: BaseException | None) -> BaseException
         error = None
     if session.connection.ended is None:
         session.receiving.poll()
-    if session.connection.ended is None:
-        try:
-            await _end_for_handler(session, error)
-        finally:
-            await session.receiving.stop()
-    elif error is not None:
-        left = without_disconnects(error, peer_left=session.connection.ended.initiator is not Initiator.APPLICATION)
+    end = session.connection.ended
+    if end is not None and error is not None:
+        left = without_disconnects(error, peer_left=end.initiator is not Initiator.APPLICATION)
         session.absorbed = error if left is None else None
         error = left
     try:
+        if end is None:
+            await _end_for_handler(session, error)
         if session.timing is not None:
             await session.timing.finish()
         if session.entrance is not None:
             await session.entrance.stop()
         await session.sending.finish_close(keep_errors=error is None)
+    except asyncio.CancelledError:
+        if not session.was_stopped():
+            raise
     finally:
         session.give_up_close()  # no task is left behind when the wait for one was cancelled
         await session.receiving.stop()

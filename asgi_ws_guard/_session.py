@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from ._events import (
 )
 from ._handle import ConnectionHandle
 from ._lateness import Lateness
+from ._loops import cancel_requests
 from ._scope import can_deny
 from ._state import State
 from ._telling import Telling
@@ -84,6 +86,7 @@ class Session:
         "_is_end_told",
         "_late",
         "_reported",
+        "_requests",
         "_runner",
         "absorbed",
         "admitted",
@@ -129,6 +132,7 @@ class Session:
         self.outer: ConnectionHandle | None = None
         self.absorbed: BaseException | None = None
         self._reported = _NOBODY
+        self._requests: int | None = None
         self._end_calls: list[Callable[[ConnectionHandle], object]] | None = None
         self._end_flag: Flag | None = None
         self._is_end_told = False
@@ -365,7 +369,22 @@ class Session:
         if self.task is not None:
             self.late.cancel_handler_in(0.0)
         elif isinstance(self._runner, asyncio.Task):
+            self._requests = cancel_requests(self._runner)
             self._runner.cancel()
+
+    def was_stopped(self) -> bool:
+        """
+        Take back the cancellation of what the guard did for a handler that is done.
+
+        Returns:
+            Whether the guard cancelled that, and nobody else did; on Python 3.10 the two cannot be told apart.
+        """
+        requests, self._requests = self._requests, None
+        if requests is None:
+            return False
+        if sys.version_info >= (3, 11) and isinstance(self._runner, asyncio.Task):
+            self._runner.uncancel()
+        return cancel_requests(self._runner) <= requests
 
     async def wait_closed(self) -> None:
         """Wait for the end."""

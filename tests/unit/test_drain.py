@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
@@ -397,6 +398,49 @@ def test_a_handler_that_is_stuck_in_a_send_ends(returned: bool) -> None:
         assert report == DrainReport(cancelled=1, took_s=report.took_s)
         assert report.took_s == pytest.approx(8.0, abs=0.01)
         assert floor.calls[0].done()
+        assert not floor.calls[0].cancelled()
+
+    run(main)
+
+
+def test_the_error_of_a_handler_whose_close_is_stuck_goes_on() -> None:
+    """The drain gives up the close, and nothing else."""
+
+    async def main() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            floor.servers[0].stall_sends()
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)  # whoever takes a cancellation leaves a request behind
+            raise ValueError("own")
+
+        floor = Floor(app, 1)
+        await floor.fill()
+        await floor.guard.drain(QUICK)
+        assert repr(floor.calls[0].exception()) == "ValueError('own')"
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps no count of cancellations")
+def test_who_else_cancels_a_stuck_close_is_not_the_drain() -> None:
+    """The server's own cancellation goes on, although the drain's came with it."""
+
+    async def main() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            floor.servers[0].stall_sends()
+
+        floor = Floor(app, 1)
+        await floor.fill()
+        asyncio.get_running_loop().call_at(_now() + 8.0, floor.calls[0].cancel)
+        await floor.guard.drain(QUICK)
+        assert floor.calls[0].cancelled()
 
     run(main)
 
