@@ -49,14 +49,14 @@ def bars(title: str, note: str, found: Sequence[Bar], *, log: bool = False, budg
         title: Above it.
         note: What the numbers are, below the title.
         found: The bars, from top to bottom.
-        log: Use a logarithmic axis, from the power of ten below the smallest value.
+        log: Use a logarithmic axis, from the power of ten below the smallest value above 0.
         budget: Draw a line here; None: none.
 
     Returns:
-        An SVG document.
+        An SVG document. What is not above 0 has no length: in a short run noise may be more than what was measured.
     """
-    most = max([*(one.high for one in found), budget or 0.0])
-    least = min(one.value for one in found if one.value > 0)
+    least = min((one.value for one in found if one.value > 0), default=budget or 1.0)
+    most = max([*(one.high for one in found), budget or 0.0, least])
     floor = 10.0 ** math.floor(math.log10(least)) if log else 0.0
 
     def x(value: float) -> float:

@@ -89,12 +89,13 @@ def write(results: Results, docs: Path) -> list[Path]:
 
 
 def added(results: Results, subject: str) -> Summary | None:
-    """Give what a subject adds per message, in units of the pass-through's; None when it was not measured."""
+    """Give what a subject adds per message, in units of the pass-through's; None when either was not measured."""
     series = results.tables.get(f"message/{subject}")
     if series is None:
         return None
     rounds = zip(series[subject], series[BARE], series[PASSED], strict=True)
-    return summary([(own - bare) / (passed - bare) for own, bare, passed in rounds])
+    found = [(own - bare) / (passed - bare) for own, bare, passed in rounds if passed != bare]
+    return summary(found) if found else None
 
 
 def in_spans(results: Results, subject: str) -> Summary | None:

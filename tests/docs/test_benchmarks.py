@@ -65,6 +65,23 @@ def test_the_same_results_give_the_same_bytes() -> None:
     assert "prefers-color-scheme: dark" in picture
 
 
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("budget", [None, 1.5])
+@pytest.mark.parametrize("value", [0.0, -3.0])
+def test_a_picture_of_nothing_above_0_has_no_bar(value: float, budget: float | None, log: bool) -> None:
+    """Noise may hide what a short run measures."""
+    picture = ET.fromstring(bars("Title", "note", [Bar("a", value, value - 1, value, "ours")], log=log, budget=budget))
+    (bar,) = (element for element in picture.iter() if element.get("class") == "ours")
+    assert bar.get("width") == "1.0"
+
+
+def test_a_round_in_which_the_pass_through_added_nothing_does_not_count() -> None:
+    """Nothing is divided by it."""
+    series = {BARE: [100.0, 100.0], PASSED: [100.0, 200.0], GUARD: [150.0, 300.0]}
+    assert added(Results({}, {f"message/{GUARD}": series}), GUARD) == (2.0, 2.0, 2.0)
+    assert added(Results({}, {f"message/{GUARD}": {name: one[:1] for name, one in series.items()}}), GUARD) is None
+
+
 def test_conditions_name_no_host() -> None:
     """Neither the name of the machine nor a folder of its user is told."""
     told = str(conditions())
