@@ -3,7 +3,7 @@ Brings all connections of one guard on one event loop to their end before the pr
 
 It admits nobody, tells the connections, closes them a batch at a time, waits for their handlers, and stops those that
 are left at the deadline. It knows nothing of signals and of servers (`_sigterm.py` does), and sends nothing itself:
-each close is a task of `_timing.py`.
+each close is a task of `_timing.py`, each denial the handshake's own (`_opening.py`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DrainReport:
     Attributes:
         closed: Ended because the drain closed them, or denied their handshake, and their handlers did the rest.
         ended: Ended by their handler or their client, before it was their turn.
-        cancelled: Their handler went on until it was cancelled.
+        cancelled: Their handler, or a policy that was asked about them, went on until it was cancelled.
         running: Their handler still runs, for it swallowed that.
         denied: Handshakes that came meanwhile, and were denied.
         took_s: Seconds.

@@ -42,19 +42,10 @@ async def settle(session: Session, error: BaseException | None) -> BaseException
         session.absorbed = error if left is None else None
         error = left
     try:
-        if end is None:
-            await _end_for_handler(session, error)
-        if session.timing is not None:
-            await session.timing.finish()
-        if session.entrance is not None:
-            await session.entrance.stop()
-        await session.sending.finish_close(keep_errors=error is None)
+        await _wind_up(session, error)
     except asyncio.CancelledError:
         if not session.was_stopped():
             raise
-    finally:
-        session.give_up_close()  # no task is left behind when the wait for one was cancelled
-        await session.receiving.stop()
     return error
 
 
@@ -84,6 +75,21 @@ def finish(session: Session, error: BaseException | None) -> None:
         session.telling.handled()
     session.tell(session.bookkeeping.close(error))
     session.absorbed = None
+
+
+async def _wind_up(session: Session, error: BaseException | None) -> None:
+    """Close, unless that was done, and wait for what the guard still does."""
+    try:
+        if session.connection.ended is None:
+            await _end_for_handler(session, error)
+        if session.timing is not None:
+            await session.timing.finish()
+        if session.entrance is not None:
+            await session.entrance.stop()
+        await session.sending.finish_close(keep_errors=error is None)
+    finally:
+        session.give_up_close()  # no task is left behind when the wait for one was cancelled
+        await session.receiving.stop()
 
 
 async def _end_for_handler(session: Session, error: BaseException | None) -> None:

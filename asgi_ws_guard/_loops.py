@@ -2,8 +2,8 @@
 What the guard needs of an event loop, for asyncio (uvloop too) and, as far as it goes, for trio.
 
 Under trio (hypercorn's trio worker) there are events and turns, but no timers, no tasks of the guard's own and no
-reading by hand: what needs those is missing there (G14). No other module asks which loop it runs on. trio is never
-imported: where it runs, it is in `sys.modules`.
+reading by hand: what needs those is missing there (G14). No other module asks for more than whether there are tasks.
+trio is never imported: where it runs, it is in `sys.modules`.
 """
 
 from __future__ import annotations

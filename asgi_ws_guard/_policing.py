@@ -37,6 +37,9 @@ async def admits(session: Session, handshake: Handshake, send: Send) -> bool:
 
     Returns:
         Whether the application is to be called.
+
+    Raises:
+        CancelledError: Somebody stopped it, a drain too, while they were asked or the denial was sent.
     """
     session.admitted, session.is_asking = [], True
     policy, decision = await admit(session.options.policies, handshake, session.admitted)

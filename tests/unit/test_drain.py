@@ -431,6 +431,37 @@ def test_the_error_of_a_handler_whose_close_is_stuck_goes_on() -> None:
     run(main)
 
 
+def test_a_read_that_is_still_being_stopped_ends_without_a_trace() -> None:
+    """The handler is done and closed; the guard had read ahead, and the server lets go of that slowly."""
+
+    async def main() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            await asyncio.sleep(1)
+
+        floor = Floor(app, 1)
+        server = floor.servers[0]
+
+        async def receive() -> Message:
+            try:
+                return await server.receive()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.5)
+                raise
+
+        server.connect()
+        serving = asyncio.ensure_future(floor.guard(server.scope, receive, server.send))
+        await asyncio.sleep(1.2)
+        assert server.types() == ["websocket.accept", "websocket.close"]
+        (session,) = floor.guard._ledger.live()
+        session.stop_handler()
+        await asyncio.wait({serving})
+        assert not serving.cancelled()
+
+    run(main)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 keeps no count of cancellations")
 def test_who_else_cancels_a_stuck_close_is_not_the_drain() -> None:
     """The server's own cancellation goes on, although the drain's came with it."""
