@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import Any
 
-from asgi_ws_guard import Drain, WebSocketGuardMiddleware
+from asgi_ws_guard import Allow, Drain, Handshake, WebSocketGuardMiddleware
 
 DRAIN = Drain(deadline_s=1.6, notice_s=0.4, stop_s=0.2, batch=20, every_s=0.02, retry_after_s=(3, 9))
 BIG = b"x" * 262144
@@ -91,6 +91,17 @@ async def push(connection: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.01)  # daphne's sends never wait: without it nobody else's turn comes
 
 
+class Never:
+    """A policy that never answers."""
+
+    async def admit(self, handshake: Handshake) -> Allow:
+        """Say that it was asked, and wait for something else."""
+        _tell({"path": handshake.path, "end": "asked"})
+        await asyncio.sleep(3600)
+        return Allow()
+
+
 HANDLERS = {"/echo": echo, "/polite": polite, "/parked": parked, "/stubborn": stubborn, "/push": push}
 # A handler that swallows its cancellation is cancelled again every `linger_s`.
 guarded = WebSocketGuardMiddleware(app, observers=(), drain=DRAIN, linger_s=1.0)
+asking = WebSocketGuardMiddleware(app, observers=(), policies=(Never(),), drain=DRAIN)

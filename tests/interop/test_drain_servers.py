@@ -223,3 +223,21 @@ def test_the_report_accounts_for_everybody(drained: Drained) -> None:
     }
     assert drained.report == expected
     assert "1 handlers swallowed their cancellation and still run: connections " in drained.log
+
+
+@pytest.mark.parametrize("name", [name for name in SITES if name != "uvicorn-workers"])
+def test_a_policy_that_never_answers_denies_at_the_deadline(name: str, tmp_path: Path) -> None:
+    """503 with Retry-After, 403 on daphne; the server hears of no cancellation, and logs none."""
+    server, arguments = SITES[name]
+    if server.missing:
+        pytest.skip(f"{server.missing} is not installed")
+    app_path = f"{PACKAGE}.probe_drain:asking"
+    with start(server, app_path, tmp_path, python_path=[IMPORT_ROOT], arguments=arguments) as running:
+        with RawPeer(running.port, "/echo") as stranger:
+            _wait_for('"asked"', running, 1)
+            os.kill(running.process.pid, signal.SIGTERM)
+            answer = stranger.answer(whole=True)
+        assert _exit_status(running) is not None
+        assert answer.status == (403 if name == "daphne" else 503)
+        assert ("retry-after" in answer.headers) == (name != "daphne")
+        assert "in admit" not in running.log
