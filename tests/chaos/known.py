@@ -1,5 +1,6 @@
 """
-What servers complain of by themselves: each the same without the guard, each matched by its server and its words.
+What servers complain of by themselves: each the same without the guard but where it says otherwise, each matched by its
+server and its words.
 
 Nothing here excuses anything that is left, or a line of the guard's.
 """
@@ -46,7 +47,7 @@ KNOWN: tuple[Known, ...] = (
         UVICORN,
         r"ERROR:    ASGI callable returned without (completing|sending) handshake\.",
         "",
-        "uvicorn 0.54 says so whenever a handler returns without an answer, also when the client has left meanwhile",
+        "uvicorn 0.54 says so of every denial with a body, and the legacy one when the client left before the answer",
     ),
     Known(
         ("uvicorn-sansio",),
@@ -64,7 +65,8 @@ KNOWN: tuple[Known, ...] = (
         ("uvicorn-legacy",),
         r"RuntimeError: unable to perform operation on <TCPTransport closed=True .*; the handler is closed",
         "in send_500_response",
-        "uvicorn 0.54 answers a handshake with 500 although the client has left, in a task that nobody awaits",
+        "uvicorn 0.54 answers a client that has left with 500, in a task that nobody awaits, when the handler gave no answer; "
+        "behind the guard that is more often so, for it drops a late accept, which the legacy one would take (G1)",
     ),
     Known(
         ("uvicorn-legacy",),

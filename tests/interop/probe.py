@@ -505,6 +505,13 @@ async def client_leaves_before_accept(peer: Peer) -> None:
         await peer.text("after-accept")
 
 
+async def return_unanswered(peer: Peer) -> None:
+    """Wait for the disconnect before the accept, and return."""
+    await peer.connect()
+    peer.record("connecting")
+    await peer.receive("before-accept", peer.number("window", 1.0))
+
+
 async def flood(peer: Peer) -> None:
     """Send ``count`` messages of 64 KiB; a send that takes half a second counts as blocked."""
     await peer.accept()
@@ -593,6 +600,7 @@ SCENARIOS: dict[str, Callable[[Peer], Awaitable[None]]] = {
         close_before_accept,
         close_unread,
         accept_unread,
+        return_unanswered,
         deny,
         empty_text,
         close_while_receiving,

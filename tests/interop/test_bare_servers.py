@@ -545,6 +545,18 @@ def test_client_leaves_before_accept(bare: Site, act: Callable[[RawPeer], None])
     assert (visit.receives()[0], visit.sends()) == expected[bare.name]
 
 
+@pytest.mark.parametrize("act", [RawPeer.leave, RawPeer.reset])
+def test_no_answer_to_a_client_that_left_is_complained_of(bare: Site, act: Callable[[RawPeer], None]) -> None:
+    """Uvicorn 0.54's legacy implementation says that the handler gave none, though it has told it of the disconnect."""
+    before = len(bare.running.log)
+    with bare.raw_visit("return-unanswered", window=0.6) as visit:
+        visit.wait("connecting")
+        act(visit.peer)
+        visit.ended()
+    time.sleep(0.3)
+    assert ("ERROR:    ASGI callable returned without" in bare.running.log[before:]) == (bare.name == "uvicorn-legacy")
+
+
 def test_peer_that_stops_reading(bare: Site) -> None:
     """Send blocks once the buffers are full (16 MiB are never taken), but on daphne it never blocks: memory grows."""
     with bare.raw_visit("flood", receive_buffer_bytes=65536, count=256) as visit:
