@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._connection import Verdict
 from ._events import Books, CloseAdjusted, DropReason
 from ._handle import _current
-from ._loops import AsyncioLoop, Flag
+from ._loops import AsyncioLoop, Flag, Timer
 from ._path import gone
 from ._policing import passes
 from ._send_lanes import tracked
@@ -42,6 +42,7 @@ class Sending:
         "_is_busy",
         "_session",
         "_task",
+        "_timer",
         "_waker",
         "in_flight",
         "timeout_s",
@@ -63,6 +64,7 @@ class Sending:
         self._waker: Waker | None = None
         self._closing: Flag | None = None
         self._task: asyncio.Task[None] | None = None
+        self._timer: Timer | None = None
         self._is_busy = False
 
     async def send(self, message: Message) -> None:
@@ -247,8 +249,11 @@ class Sending:
             task.exception()  # asyncio need not tell of it: the end of the handler does, if somebody waits for that
 
     def finish(self) -> None:
-        """Let go of the server: nothing is sent any more but a close that is on its way."""
+        """Let go of the server: nothing is sent any more but a close that is on its way, and whom that holds back."""
         self.write = gone
+        session, end = self._session, self._session.connection.ended
+        if self.holds_back and end is not None:  # another task's, and the watch looks here no more
+            self._timer = session.loop.later(max(0.0, end.at_s + CLOSE_S - session.loop.time()), self.look)
         self._task = None  # what it was cancelled by leads to the server
 
     @property
@@ -271,6 +276,8 @@ class Sending:
         closing, self._closing = self._closing, None
         if closing is not None:
             closing.set()
+        if self._timer is not None:
+            self._timer.cancel()
         self._session.has_ended()
 
     async def close_gone_out(self) -> None:

@@ -1,8 +1,8 @@
 """
-What servers complain of by themselves: each the same without the guard but where it says otherwise, each matched by its
-server and its words.
+What servers complain of by themselves, each matched by its server and its words.
 
-Nothing here excuses anything that is left, or a line of the guard's.
+Each is the same without the guard, but where it says otherwise. Nothing here excuses anything that is left, or a line
+of the guard's.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ KNOWN: tuple[Known, ...] = (
         ("uvicorn-legacy",),
         r"RuntimeError: unable to perform operation on <TCPTransport closed=True .*; the handler is closed",
         "in send_500_response",
-        "uvicorn 0.54 answers a client that has left with 500, in a task that nobody awaits, when the handler gave no answer; "
-        "behind the guard that is more often so, for it drops a late accept, which the legacy one would take (G1)",
+        "uvicorn 0.54 answers a client that has left with 500, in a task that nobody awaits, when its handler has "
+        "not answered; more frequent behind the guard, which drops a late accept: this implementation would take it (G1)",
     ),
     Known(
         ("uvicorn-legacy",),

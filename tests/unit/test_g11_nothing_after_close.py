@@ -127,6 +127,34 @@ async def _receive_one(receive: Receive) -> Message:
     return await receive()
 
 
+def test_a_stuck_close_of_another_task_holds_up_nobody_when_the_handler_is_done() -> None:
+    """The watch looks at the connection no more, and still everybody hears of the end after `CLOSE_S`."""
+
+    async def main() -> None:
+        server, tasks = ScriptedServer(), list[asyncio.Task[Any]]()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.stall_sends()
+            tasks.append(asyncio.create_task(_send_one(send, CLOSE)))
+            tasks.append(asyncio.create_task(_receive_one(receive)))
+            await asyncio.sleep(5)
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=()))
+        closing, hearing = tasks
+        await asyncio.sleep(CLOSE_S - 5.5)
+        assert not hearing.done()
+        assert (await asyncio.wait_for(hearing, 2))["code"] == 4001
+        assert not closing.done()
+        server.resume_sends()
+        await closing
+        assert server.types() == ["websocket.accept", "websocket.close"]
+
+    run(main)
+
+
 @pytest.mark.parametrize("on_granian", [False, True])
 @pytest.mark.parametrize("watch", [False, True])
 @pytest.mark.parametrize("who", ["reader", "waiter", "late reader", "two readers", "reader of a handler that is done"])
