@@ -65,8 +65,8 @@ KNOWN: tuple[Known, ...] = (
         ("uvicorn-legacy",),
         r"RuntimeError: unable to perform operation on <TCPTransport closed=True .*; the handler is closed",
         "in send_500_response",
-        "uvicorn 0.54 answers a client that has left with 500, in a task that nobody awaits, when its handler has "
-        "not answered; more frequent behind the guard, which drops a late accept: this implementation would take it (G1)",
+        "uvicorn 0.54 answers a client that has left with 500, in a task that nobody awaits, when its handler has not "
+        "answered; more frequent behind the guard, which drops a late accept: the legacy one would take it (G1)",
     ),
     Known(
         ("uvicorn-legacy",),
