@@ -32,7 +32,7 @@ class Inbound(Protocol):
     async def judged(self, message: Message, answer: object) -> Message | None:
         """Take a plain message of which a gate did not just say `ALLOW`, but *answer*, or raised it."""
 
-    def read_failed(self, error: BaseException) -> Message:
+    async def read_failed(self, error: BaseException) -> Message:
         """Take what the server's `receive` raised; give the disconnect or raise."""
 
 
@@ -64,7 +64,7 @@ def make_receive(inbound: Inbound, server_receive: Receive) -> Receive:
                 message = await awaitable
             except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
                 reading = None
-                return inbound.read_failed(error)
+                return await inbound.read_failed(error)
             reading = None
             try:
                 if message["type"] == receivable:
@@ -96,7 +96,7 @@ def make_measured_receive(inbound: Inbound, server_receive: Receive) -> Receive:
                 message = await awaitable
             except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
                 reading = None
-                return inbound.read_failed(error)
+                return await inbound.read_failed(error)
             reading = None
             try:
                 if message["type"] == receivable:
@@ -141,7 +141,7 @@ def make_gated_receive(
                 message = await awaitable
             except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
                 reading = None
-                return inbound.read_failed(error)
+                return await inbound.read_failed(error)
             reading = None
             try:
                 if message["type"] == receivable:
@@ -195,7 +195,7 @@ def make_measured_gated_receive(
                 message = await awaitable
             except BaseException as error:  # noqa: BLE001 - the session raises it again, or knows why not
                 reading = None
-                return inbound.read_failed(error)
+                return await inbound.read_failed(error)
             reading = None
             length = ENDLESS
             try:

@@ -252,7 +252,7 @@ class Receiving:
         else:
             self.reader.put(error)
 
-    def read_failed(self, error: BaseException) -> Message:
+    async def read_failed(self, error: BaseException) -> Message:
         """
         Take what the server's `receive` raised in the application's own task.
 
@@ -270,6 +270,7 @@ class Receiving:
             return self._give()
         if peer_lost(error):
             self._lost()
+            await self._session.sending.close_gone_out()
             return self._give()
         try:
             raise error

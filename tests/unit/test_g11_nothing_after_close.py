@@ -127,6 +127,34 @@ async def _receive_one(receive: Receive) -> Message:
     return await receive()
 
 
+def test_a_reader_whose_server_fails_during_a_close_is_told_behind_it() -> None:
+    """Though its own `receive` has said that the peer is gone: told at once it might cancel the sender halfway."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            reading = asyncio.create_task(_receive_one(receive))
+            await asyncio.sleep(0)
+            server.stall_sends()
+            closing = asyncio.create_task(_send_one(send, CLOSE))
+            await asyncio.sleep(0)
+            server.deliver(OSError("gone"))
+            await asyncio.sleep(20)
+            assert not reading.done()
+            server.resume_sends()
+            await closing
+            assert (await reading)["code"] == 4001
+
+        server.connect()
+        await server.call(WebSocketGuardMiddleware(app, observers=()))
+        assert server.types() == ["websocket.accept", "websocket.close"]
+
+    run(main)
+
+
 def test_a_stuck_close_of_another_task_holds_up_nobody_when_the_handler_is_done() -> None:
     """The watch looks at the connection no more, and still everybody hears of the end after `CLOSE_S`."""
 
