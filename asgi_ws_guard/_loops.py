@@ -117,11 +117,11 @@ class AsyncioLoop:
             WorkCancelled: It was cancelled, and not by its caller.
         """
         task = asyncio.ensure_future(awaitable)
+        task.add_done_callback(_retrieve)  # it may fail in the very turn in which the caller is cancelled
         try:
             await asyncio.wait({task}, timeout=max(0.0, delay_s))
         finally:
             if not task.done():
-                task.add_done_callback(_retrieve)
                 task.cancel()
         if task.cancelled():
             raise WorkCancelled

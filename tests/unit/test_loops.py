@@ -48,6 +48,27 @@ def test_timers_and_tasks_keep_no_context_but_the_given_one() -> None:
     run(main)
 
 
+def test_work_that_fails_in_the_turn_of_its_callers_cancellation_is_retrieved() -> None:
+    """Nobody is left to hear of it; asyncio would tell of an exception that was never retrieved."""
+    told: list[str] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        caller = asyncio.create_task(AsyncioLoop().within(answer, 10))
+        await asyncio.sleep(0)
+        answer.set_exception(ValueError("of a policy"))
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        del answer, caller
+        await asyncio.sleep(0)
+        gc.collect()
+
+    run(main)
+    assert not told
+
+
 def test_a_turn_is_a_turn_on_both_loops() -> None:
     """Another task that is ready runs meanwhile."""
     seen: list[str] = []
