@@ -308,7 +308,7 @@ class Receiving:
             if message["type"] == "websocket.disconnect":
                 self._disconnected(message)
             elif message["type"] != "websocket.receive":
-                self.reader.put(message)
+                self._put_polled(message)
             elif self._polled(message):
                 return
 
@@ -323,8 +323,13 @@ class Receiving:
         if isinstance(decision, Close):
             close_soon(self._session, decision)
         elif isinstance(decision, Allow) or (isinstance(decision, Delay) and not self._hold(message, decision)):
-            self.reader.put(message)
+            self._put_polled(message)
         return isinstance(decision, Close) or self.is_held
+
+    def _put_polled(self, message: Message) -> None:
+        """Let a message wait; who receives, before the connection is ended too, is to find it before the next one."""
+        self.reader.put(message)
+        self._session.path.block_reads()
 
     def look(self) -> None:
         """Start to read ahead when nobody has received for a while; the watch calls it where nobody receives."""

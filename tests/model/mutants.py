@@ -27,7 +27,7 @@ MUTANTS = (
     ("who waits in the server is not woken", "_receiving.py", "            self._waker.wake(reading)", "            pass"),
     ("a cancelled receiver wakes no other", "_reader.py", "            if flag.is_set():\n                self._wake_one()", "            if flag.is_set():\n                pass"),
     ("the newest message comes first", "_reader.py", "self._buffer.popleft()", "self._buffer.pop()"),
-    ("what is polled is lost", "_receiving.py", "not self._hold(message, decision)):\n            self.reader.put(message)", "not self._hold(message, decision)):\n            pass"),
+    ("what is polled is lost", "_receiving.py", "not self._hold(message, decision)):\n            self._put_polled(message)", "not self._hold(message, decision)):\n            pass"),
     ("an error of receive is swallowed", "_receiving.py", "            self.reader.put(error)", "            pass"),
     ("messages come after the disconnect", "_receiving.py", "None if self._given else self.reader.take()", "self.reader.take()"),
     ("nobody reads ahead", "_receiving.py", "            session.path.block_reads()\n            self.reader.start()", "            pass"),

@@ -470,3 +470,27 @@ def test_a_close_that_is_cancelled_before_it_begins_is_the_end_for_all() -> None
         assert _closes(server) == []
 
     run(main)
+
+
+def test_what_a_look_before_a_deadlines_close_takes_in_is_received_first() -> None:
+    """A `receive` that was cancelled just then is asked again, and a message came meanwhile: the client is not idle."""
+
+    async def main() -> None:
+        server = ScriptedServer()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await send(ACCEPT)
+            server.text("first", "second")
+            handle = current_connection()
+            assert handle is not None
+            handle._session.receiving.poll()
+            server.text("third")
+            assert [(await receive())["text"] for _ in range(3)] == ["first", "second", "third"]
+
+        server.connect()
+        await server.call(
+            WebSocketGuardMiddleware(app, observers=(), policies=[_Lays(deadlines=Deadlines(idle_s=1.0))])
+        )
+
+    run(main)
