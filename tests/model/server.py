@@ -123,7 +123,10 @@ class Server:
                     return self._again()
                 reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._readers.append(reader)
-                await reader
+                try:
+                    await reader
+                finally:
+                    reader.cancel()  # also where the read is thrown away by hand: it is to take nobody's turn
         finally:
             self.receives -= 1
         item = self.inbox.popleft()
