@@ -236,6 +236,5 @@ def cancelled_itself() -> bool:
     Returns:
         Always False under trio, and on Python 3.10, where that cannot be known.
     """
-    if sys.version_info < (3, 11) or running_loop() is None:
-        return False
-    return cancel_requests(asyncio.current_task()) == 0
+    knows = sys.version_info >= (3, 11)
+    return knows and running_loop() is not None and cancel_requests(asyncio.current_task()) == 0
