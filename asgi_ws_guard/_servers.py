@@ -61,6 +61,13 @@ GONE: tuple[Gone, ...] = (
         "builtins.AttributeError",
         re.compile(r"^'WebSocketProtocol' object has no attribute 'transfer_data_task'$"),
     ),
+    # to a denial with a body, behind a client that left during the handshake
+    Gone(
+        "uvicorn wsproto, denial",
+        "0.35",
+        "builtins.RuntimeError",
+        re.compile(r"^Expected ASGI message 'websocket\.send' or .* but got 'websocket\.http\.response\.start'\.$"),
+    ),
     Gone(
         "hypercorn",
         "0.17 to 0.18",

@@ -190,6 +190,9 @@ class SpyFirst:
         if isinstance(answer, Allow):
             self.seen.let_in += 1
             self.seen.let_in_s = self.seen.conn.world.loop.time()
+            if answer.identity is not None:
+                expires_s = answer.identity.expires_unix_s
+                self.seen.expires_s = INF if expires_s is None else expires_s
         return answer
 
 

@@ -52,6 +52,9 @@ GONE_ERRORS: list[Callable[[], Exception]] = [
         "but got 'websocket.send'."
     ),
     lambda: RuntimeError("Cannot call write() after write_eof()"),
+    lambda: RuntimeError(
+        "Expected ASGI message 'websocket.send' or 'websocket.close', but got 'websocket.http.response.start'."
+    ),
     lambda: AttributeError("'WebSocketProtocol' object has no attribute 'transfer_data_task'"),
     lambda: RuntimeError("ASGI flow error: Connection already upgraded"),
     lambda: _foreign("hypercorn.utils", "UnexpectedMessageError")(_STATES.format("websocket.send", "CLOSED")),

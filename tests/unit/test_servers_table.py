@@ -35,6 +35,7 @@ UVICORN_ACCEPT = (
     "Expected ASGI message 'websocket.accept', 'websocket.close' or 'websocket.http.response.start' "
     "but got 'websocket.send'."
 )
+UVICORN_DENIAL = "Expected ASGI message 'websocket.send' or 'websocket.close', but got 'websocket.http.response.start'."
 HYPERCORN = "Unexpected message type, websocket.send given the state ASGIWebsocketState."
 
 SEEN: dict[str, list[BaseException]] = {
@@ -51,6 +52,7 @@ SEEN: dict[str, list[BaseException]] = {
     "uvicorn websockets, close behind the accept": [
         AttributeError("'WebSocketProtocol' object has no attribute 'transfer_data_task'")
     ],
+    "uvicorn wsproto, denial": [RuntimeError(UVICORN_DENIAL)],
     "hypercorn": [
         error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}CLOSED"),
         error_of("hypercorn.utils.UnexpectedMessageError", f"{HYPERCORN}HTTPCLOSED"),
@@ -72,6 +74,7 @@ NEAR_MISSES: list[BaseException] = [
     RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.accept'."),
     RuntimeError("Unexpected ASGI message 'http.response.start', after sending 'websocket.close'."),
     RuntimeError("Expected ASGI message 'websocket.accept', but got 'websocket.send'."),
+    RuntimeError(UVICORN_DENIAL.replace("websocket.http.response.start", "websocket.accept")),
     RuntimeError(f"logged: {UVICORN_SEND}"),
     RuntimeError(UVICORN_SEND.replace("websocket.send", "websocketXsend")),
     RuntimeError("ASGI flow error"),  # of granian 2.8: misuse, of any sort
