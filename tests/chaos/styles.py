@@ -267,6 +267,11 @@ def quart() -> ASGIApp:
 
         return route
 
+    async def begin() -> None:
+        # Quart 0.23 waits for its reader when a handler is cancelled, and granian never tells of a client that leaves early
+        await websocket.accept()
+        arrange(websocket.args)
+
     async def keep_pushing() -> None:
         while True:
             await websocket.send("x")
@@ -278,18 +283,18 @@ def quart() -> ASGIApp:
 
     @serve("/quart/push")
     async def push() -> None:
-        arrange(websocket.args)
+        await begin()
         await keep_pushing()
 
     @serve("/quart/echo")
     async def echo() -> None:
-        arrange(websocket.args)
+        await begin()
         while True:
             await websocket.send(await websocket.receive())
 
     @serve("/quart/both")
     async def both() -> None:
-        arrange(websocket.args)
+        await begin()
         await asyncio.gather(keep_pushing(), keep_reading())
 
     @serve("/quart/burst")
