@@ -268,7 +268,7 @@ def quart() -> ASGIApp:
         return route
 
     async def begin() -> None:
-        # Quart 0.23 waits for its reader when a handler is cancelled, and granian never tells of a client that leaves early
+        # Quart 0.23 waits for its reader when a handler is cancelled, and granian tells of nobody that leaves early
         await websocket.accept()
         arrange(websocket.args)
 
