@@ -253,7 +253,7 @@ class Sending:
         self.write = gone
         session, end = self._session, self._session.connection.ended
         if self.holds_back and end is not None:  # another task's, and the watch looks here no more
-            self._timer = session.loop.later(max(0.0, end.at_s + CLOSE_S - session.loop.time()), self.look)
+            self._timer = session.loop.later(max(0.0, end.at_s + CLOSE_S - session.loop.time()), self._hold_no_more)
         self._task = None  # what it was cancelled by leads to the server
 
     @property
@@ -292,9 +292,11 @@ class Sending:
     def look(self) -> None:
         """Let everybody know of the end although a close is stuck at the server."""
         end = self._session.connection.ended
-        if self._closing is None or self._closing.is_set() or end is None:
-            return
-        if self._session.loop.time() - end.at_s >= CLOSE_S:
+        if end is not None and self._session.loop.time() - end.at_s >= CLOSE_S:
+            self._hold_no_more()
+
+    def _hold_no_more(self) -> None:
+        if self._closing is not None and not self._closing.is_set():
             self._closing.set()
             self._session.has_ended()
 

@@ -37,8 +37,8 @@ TOLERANCES = {
     "descriptors": 0,
     # those of others that come with time: caches of regular expressions, of types, of interned routes
     "everything": 6000,
-    # what an allocator keeps of a storm, in bytes; a rest of 4 KiB of each connection shows after 16,000
-    "rss": 64 * 1024 * 1024,
+    # what an allocator keeps of a storm, in bytes; a rest of 3 KiB of each connection shows after 16,000
+    "rss": 48 * 1024 * 1024,
 }
 
 Figures = dict[str, Any]
