@@ -24,7 +24,7 @@ from asgi_ws_guard import WebSocketGuardMiddleware
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
 from asgi_ws_guard.plugins.limits import Limits
 
-from .mishaps import CANCELLED, arrange, is_ours
+from .mishaps import CANCELLED, accepted, arrange, is_ours
 from .styles import options_of
 
 COUNTED = ("asgi_ws_guard", "chaos", "opentelemetry.sdk.trace", "starlette.websockets", "quart.wrappers.websocket")
@@ -106,6 +106,8 @@ class Style:
         async def send_outside(message: Message) -> None:
             await send(message)
             self.counts["taken"] += message["type"] == "websocket.send"
+            if message["type"] == "websocket.accept":
+                accepted()
 
         self.counts["connections"] += 1
         try:

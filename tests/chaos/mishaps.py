@@ -34,6 +34,8 @@ SPARED = (
 """What lives as long as the server, what daphne runs without a coroutine of its own around it, what the guard does for
 hypercorn behind a handler, with the task that `asyncio.wait_for` makes of it up to 3.11, and Quart's reader where it
 alone ends the handler: nothing would do it again."""
+SPARED_BEFORE_ACCEPT = () if quart_handler_ends_with_reader() else ("handle_websocket",)
+"""Quart's handlers where Quart waits for its reader when one is cancelled: a client without an answer waits on, too."""
 
 
 class Mishap(Exception):
@@ -90,22 +92,35 @@ def is_ours(error: BaseException | None) -> bool:
     return error is not None or asyncio.current_task() in _cancelled
 
 
+def accepted() -> None:
+    """Take note that the running task has accepted its connection."""
+    task = asyncio.current_task()
+    assert task is not None
+    _accepted.add(task)
+
+
 _cancelled: WeakSet[asyncio.Task[object]] = WeakSet()
+_accepted: WeakSet[asyncio.Task[object]] = WeakSet()
 
 
 def _cancel(task: asyncio.Task[object] | None, who: int) -> None:
     if task is None:
-        tasks = sorted((one for one in asyncio.all_tasks() if _is_ours(one)), key=_name)
+        tasks = sorted(filter(may_be_cancelled, asyncio.all_tasks()), key=_name)
         task = tasks[who % len(tasks)] if tasks else None
     if task is not None:
         _cancelled.add(task)
         task.cancel(CANCELLED)
 
 
-def _is_ours(task: asyncio.Task[object]) -> bool:
-    """Tell whether a task was made by the application, its framework or the guard, and not by the server."""
+def may_be_cancelled(task: asyncio.Task[object]) -> bool:
+    """
+    Tell whether a task is the application's, its framework's or the guard's, not the server's, and not spared.
+
+    Args:
+        task: Of this process.
+    """
     code = getattr(task.get_coro(), "cr_code", None)
-    if code is None or code.co_name in SPARED:
+    if code is None or code.co_name in SPARED or (code.co_name in SPARED_BEFORE_ACCEPT and task not in _accepted):
         return False
     path = Path(code.co_filename)
     return any(folder in path.parents for folder in OURS) or "quart" in path.parts

@@ -6,6 +6,7 @@ All servers are stormed at once: a run mostly waits. It is bounded by its number
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from interop.servers import SERVERS
 
 from .complaints import complaints
+from .figures import Style
 from .known import known
-from .mishaps import CANCELLED
+from .mishaps import CANCELLED, may_be_cancelled, quart_handler_ends_with_reader
 from .plans import STYLES, plan, plans
 from .runs import Result, Storm, left, run, unbalanced
+from .styles import quart
 
 SEED = 20261124
 SHORT = 60
@@ -60,6 +63,38 @@ def test_a_plan_depends_on_its_seed_and_number_alone() -> None:
     assert list(plans(1, 10, STYLES, 40)) == whole[40:]
     assert plan(2, 40, STYLES) != whole[40]
     assert {one.style for one in whole} == set(STYLES)
+
+
+def test_a_handler_of_quart_is_spared_until_its_accept_is_out_where_nothing_else_would_end_it() -> None:
+    """Quart 0.23 waits for its reader when a handler is cancelled: a client without an answer would wait for ever."""
+
+    async def serve() -> tuple[list[bool], list[bool]]:
+        messages = asyncio.Queue[Any]()
+        accepting, taken, pushed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "websocket.accept":
+                accepting.set()
+                await taken.wait()
+            else:
+                pushed.set()
+
+        def may_be() -> list[bool]:
+            tasks = [one for one in asyncio.all_tasks() if "handle_websocket" in str(one.get_coro())]
+            return [may_be_cancelled(one) for one in tasks]
+
+        scope: Any = {"type": "websocket", "path": "/quart/push", "query_string": b"n=1", "headers": [], "scheme": "ws"}
+        serving = asyncio.create_task(Style(quart(), None, is_cancelled=False)(scope, messages.get, send))
+        await asyncio.wait_for(accepting.wait(), 10)
+        before = may_be()
+        taken.set()
+        await asyncio.wait_for(pushed.wait(), 10)
+        behind = may_be()
+        messages.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        await asyncio.wait_for(serving, 10)
+        return before, behind
+
+    assert asyncio.run(serve()) == ([quart_handler_ends_with_reader()], [True])
 
 
 QUIET: dict[str, Any] = {
