@@ -25,7 +25,7 @@ MISHAPS = ("handler", "any")
 POLICIES = ("idle", "age", "handshake", "slow", "first", "origin", "drop", "delay", "close", "undecided")
 GOVERNED = ("raw", "chat", "hub")
 """Quart reads before it accepts, and its handlers log whatever they are told: it has no policies."""
-BACKLOG = {"chat": 40, "hub": 40}
+BACKLOG = {"chat": 10, "hub": 10}
 """Messages that a client of a style says at most at a time: each goes to a whole room, after a call of the database.
 More of them, from many at once, overload it for minutes, behind whatever guard."""
 CLEAN_CODES = (1000, 1001, 1003, 1008, 1011, 3000, 4000, 4321, 4999)

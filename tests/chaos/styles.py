@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from quart import Quart, abort, websocket
+from quart.wrappers import base as quart_base
 
 from asgi_ws_guard import ConnectionClosed, current_connection
 from asgi_ws_guard._types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +33,8 @@ CHUNK = b"x" * 65536
 CHUNKS = 80  # more than the buffers of a loopback connection hold
 QUART_LINGER_S = 1.0
 """No longer than needed for what Quart's handlers leave behind when one of two tasks is cancelled."""
+ENDED = (ConnectionClosed, *filter(None, [getattr(quart_base, "ClientDisconnectedError", None)]))
+"""What a send behind the end may raise in a handler of Quart: 0.23 makes an exception of its own of it."""
 LATE_S = 1.0  # a late sender gives up by itself
 
 
@@ -261,7 +264,7 @@ def quart() -> ASGIApp:
             async def handle() -> None:
                 try:
                     await handler()
-                except ConnectionClosed:
+                except ENDED:
                     if not _is_late(QUART_LINGER_S):
                         raise
 
