@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
@@ -279,6 +280,29 @@ def test_an_authenticator_that_takes_too_long_denies() -> None:
     assert isinstance(answer, Deny)
     assert (answer.status, answer.reason) == (503, "timeout")
     assert ended == ["cancelled"]
+
+
+def test_an_authenticator_that_fails_as_its_handshake_is_cancelled_is_retrieved() -> None:
+    """Nobody is left to hear of it; asyncio would tell of an exception that was never retrieved."""
+    told: list[str] = []
+
+    async def cancelled() -> None:
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        asking = asyncio.create_task(Auth(lambda _: answer).admit(handshake(BEARER)))
+        await asyncio.sleep(0)
+        answer.set_exception(ValueError("no database"))
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        await cancelled()
+        await asyncio.sleep(0)
+        gc.collect()
+
+    asyncio.run(main())
+    assert not told
 
 
 def test_under_trio_there_is_no_timer_and_everything_else() -> None:

@@ -16,7 +16,7 @@ from asgi_ws_guard import LateSend, Leaked
 from asgi_ws_guard.hub import DeliveryReport, Encoded, Hub, Target
 from asgi_ws_guard.hub._fan import LARGE_BYTES, LOOK_EVERY
 from asgi_ws_guard.hub._report import Tally
-from asgi_ws_guard.hub._slices import SLICE_S, Slices
+from asgi_ws_guard.hub._slices import LONG_SLICE_S, SHARE, SLICE_S, Slices
 from asgi_ws_guard.hub._streams import Entry
 from asgi_ws_guard.testing import run
 
@@ -355,6 +355,38 @@ def test_a_slice_begins_with_the_first_look_of_a_turn() -> None:
         assert slices.is_over()
         await asyncio.sleep(0)
         assert not slices.is_over()
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("others_s", "idle_s", "slice_s"),
+    [
+        (0.0, 0.0, SLICE_S),
+        (SLICE_S / SHARE, 0.0, SLICE_S),
+        (0.012, 0.0, 0.012 * SHARE),
+        (0.012, 0.0119, 0.012 * SHARE),
+        (0.012, 0.0121, SLICE_S),
+        (1.0, 0.0, LONG_SLICE_S),
+    ],
+)
+def test_a_busy_loop_gives_a_hub_its_share(others_s: float, idle_s: float, slice_s: float) -> None:
+    """A quarter of what others took since the last turn, but not what lies idle times ago, nor the hub's own work."""
+
+    async def main() -> None:
+        clock = Work(0)
+        slices = Slices(clock)
+        assert not slices.is_over()
+        clock.now_s += SLICE_S
+        assert slices.is_over()
+        clock.now_s += others_s
+        await asyncio.sleep(0)
+        clock.now_s += idle_s
+        assert not slices.is_over()
+        clock.now_s += slice_s - 1e-6
+        assert not slices.is_over()
+        clock.now_s += 2e-6
+        assert slices.is_over()
 
     run(main)
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..._events import Handshake, Identity
 from ..._exceptions import ConfigurationError
+from ..._loops import AsyncioLoop, TrioLoop, running_loop
 from ..._plugin import Allow, Close, Delay, Deny, Drop
 from ._denials import broken, unable, wrong
 from ._labels import Labeller, labeller
@@ -77,9 +78,12 @@ class Asking:
             else:
                 answer = self.authenticate(shown)
             if inspect.isawaitable(answer):
-                answer = await _within(answer, self.timeout_s)
+                loop = TrioLoop() if running_loop() is None else AsyncioLoop()
+                is_done, answer = await loop.within(answer, self.timeout_s)
+                if not is_done:
+                    return unable("timeout")
             return self._judged(answer)
-        except (asyncio.TimeoutError, TimeoutError):
+        except (asyncio.TimeoutError, TimeoutError):  # the authenticator's own
             return unable("timeout")
         except Exception as error:  # noqa: BLE001 - fail closed
             report("an authenticator", error)
@@ -163,28 +167,3 @@ def report(who: str, error: Exception) -> None:
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
     _log.error("%s raised %s at %s: denied", who, type(error).__qualname__, place)
-
-
-class _CancelledItself(Exception):
-    """What an authenticator awaited was cancelled, and the handshake was not."""
-
-
-async def _within(answer: Awaitable[Answer], timeout_s: float | None) -> Answer:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:  # trio: no timer there (G14)
-        return await answer
-    task = asyncio.ensure_future(answer)
-    try:
-        await asyncio.wait(
-            {task}, timeout=timeout_s
-        )  # not `wait_for`, which hands on a cancellation of the answer's own
-    finally:
-        if not task.done():
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            task.cancel()
-    if not task.done():
-        raise TimeoutError
-    if task.cancelled():
-        raise _CancelledItself
-    return task.result()
