@@ -11,8 +11,8 @@ SLICE_S = 0.002
 """Seconds of work in one turn of the loop: what the loop is held is this, and one look's worth more."""
 SHARE = 0.25
 """Of what others took since the hub's last turn, when that is more: or it would fall behind them in a busy loop."""
-LONG_SLICE_S = 0.004
-"""Seconds of work in one turn at most, whatever others take: with one look more it is less than 5 ms."""
+LONG_SLICE_S = 0.010
+"""Seconds of work in one turn at most, whatever others take."""
 
 
 class Slices:
