@@ -100,7 +100,7 @@ class AsyncioLoop:
         loop = asyncio.get_running_loop()
         return loop.call_later(delay_s + (COARSE_S if _is_coarse(loop) else 0.0), call, context=Context())
 
-    async def within(self, awaitable: Awaitable[Any], delay_s: float | None) -> tuple[bool, Any]:
+    async def within(self, awaitable: Awaitable[Any], delay_s: float) -> tuple[bool, Any]:
         """
         Wait for an awaitable for a time, and cancel it when that is over or the caller is cancelled.
 
@@ -108,7 +108,7 @@ class AsyncioLoop:
 
         Args:
             awaitable: Of foreign code.
-            delay_s: Seconds; None: as long as it takes.
+            delay_s: Seconds.
 
         Returns:
             Whether it is done, and its result.
@@ -119,7 +119,7 @@ class AsyncioLoop:
         task = asyncio.ensure_future(awaitable)
         task.add_done_callback(_retrieve)  # it may fail in the very turn in which the caller is cancelled
         try:
-            await asyncio.wait({task}, timeout=None if delay_s is None else max(0.0, delay_s))
+            await asyncio.wait({task}, timeout=max(0.0, delay_s))
         finally:
             if not task.done():
                 task.cancel()
@@ -175,7 +175,7 @@ class TrioLoop:
         """Do nothing: there are no timers here."""
         return False
 
-    async def within(self, awaitable: Awaitable[Any], delay_s: float | None) -> tuple[bool, Any]:
+    async def within(self, awaitable: Awaitable[Any], delay_s: float) -> tuple[bool, Any]:
         """Wait for an awaitable, for as long as it takes: there are no timers here."""
         return True, await awaitable
 

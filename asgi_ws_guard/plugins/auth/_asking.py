@@ -18,7 +18,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..._events import Handshake, Identity
 from ..._exceptions import ConfigurationError
-from ..._loops import AsyncioLoop, TrioLoop, running_loop
 from ..._plugin import Allow, Close, Delay, Deny, Drop
 from ._denials import broken, unable, wrong
 from ._labels import Labeller, labeller
@@ -78,12 +77,9 @@ class Asking:
             else:
                 answer = self.authenticate(shown)
             if inspect.isawaitable(answer):
-                loop = TrioLoop() if running_loop() is None else AsyncioLoop()
-                is_done, answer = await loop.within(answer, self.timeout_s)
-                if not is_done:
-                    return unable("timeout")
+                answer = await _within(answer, self.timeout_s)
             return self._judged(answer)
-        except (asyncio.TimeoutError, TimeoutError):  # the authenticator's own
+        except (asyncio.TimeoutError, TimeoutError):
             return unable("timeout")
         except Exception as error:  # noqa: BLE001 - fail closed
             report("an authenticator", error)
@@ -167,3 +163,32 @@ def report(who: str, error: Exception) -> None:
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
     _log.error("%s raised %s at %s: denied", who, type(error).__qualname__, place)
+
+
+class WorkCancelled(Exception):
+    """What an authenticator awaited was cancelled, and the handshake was not."""
+
+
+async def _within(answer: Awaitable[Answer], timeout_s: float | None) -> Answer:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio: no timer there (G14)
+        return await answer
+    task = asyncio.ensure_future(answer)
+    task.add_done_callback(_retrieve)  # it may fail in the very turn in which the handshake is cancelled
+    try:
+        # not `wait_for`, which hands on a cancellation of the answer's own
+        await asyncio.wait({task}, timeout=timeout_s)
+    finally:
+        if not task.done():
+            task.cancel()
+    if not task.done():
+        raise TimeoutError
+    if task.cancelled():
+        raise WorkCancelled
+    return task.result()
+
+
+def _retrieve(task: asyncio.Future[Answer]) -> None:
+    if not task.cancelled():
+        task.exception()
