@@ -17,9 +17,16 @@ from asgi_ws_guard.hub import Hub
 
 PAUSE_S = 0.002
 SEND_TIMEOUT_S = 1.0
+OUTBOX_BYTES = 16 * 1024 * 1024
+"""More than all that a test sends: granian's threads may come to nothing on a busy machine until all is sent."""
 
 left: list[str] = []
-hub = Hub(outbox_messages=1000, send_timeout_s=SEND_TIMEOUT_S, on_leave=lambda _, room, __: left.append(room))
+hub = Hub(
+    outbox_messages=1000,
+    outbox_bytes=OUTBOX_BYTES,
+    send_timeout_s=SEND_TIMEOUT_S,
+    on_leave=lambda _, room, __: left.append(room),
+)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
