@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from clusters import CLUSTERS, Cluster
 from hubs import Peer, peer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from interop.redis_server import RedisServer, redis_server  # noqa: F401 - a fixture
 
@@ -618,6 +618,7 @@ def test_a_message_keeps_its_kind(message: object, part: dict[str, object]) -> N
 # --- sans-IO -------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_feed_gives_each_message_once_and_in_order(draw: st.DataObject) -> None:
     """Whatever comes in whatever order and how often, with the store asked now and then."""
